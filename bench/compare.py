@@ -106,7 +106,7 @@ def footprints(folders: Folders, plan: Plan) -> Iterator[Row]:
 def measures(clusters: Clusters, seconds: float) -> list[dict[str, Callable[[], Load]]]:
     """What runs in each round: groups of runs that are compared with each other."""
     ours, peer = clusters
-    groups = [
+    groups: list[dict[str, Callable[[], Load]]] = [
         {
             f"put {count}": partial(ours.load, "put", count, seconds),
             f"etcd put {count}": partial(peer.load, "put", count, seconds),
@@ -115,7 +115,7 @@ def measures(clusters: Clusters, seconds: float) -> list[dict[str, Callable[[], 
     ]
     groups[1]["post"] = partial(ours.wrk, "put", CONNECTIONS, seconds)
     groups[2]["follower put 256"] = partial(ours.load, "put", 256, seconds, follower=True)
-    reads = {
+    reads: dict[str, Callable[[], Load]] = {
         "read": partial(ours.load, "get", CONNECTIONS, seconds),
         "etcd read": partial(peer.load, "get", CONNECTIONS, seconds),
         "get": partial(ours.wrk, "get", CONNECTIONS, seconds),
