@@ -1,0 +1,200 @@
+"""The documentation is complete and true: it names everything there is, and everything it shows runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+import pytest
+
+from raftos.config import Config, Voter
+from raftos.errors import BY_CODE
+from raftos.state.domains import DOMAINS
+from raftos_cli.main import root
+from tests.docs import console
+from tests.docs.markdown import ROOT, Block, blocks, links, pages, sections
+
+DOCS = ROOT / "docs"
+COMMON_OPTIONS = {"--endpoint", "--context", "--timeout", "-o", "--output", "-h", "--help"}
+
+
+def commands(group: click.Group, path: str = "raftos") -> Iterator[tuple[str, click.Command]]:
+    """Every command that does something, with the words that call it."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+COMMANDS = dict(commands(root))
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_every_command_and_option_is_documented(path: str) -> None:
+    """docs/cli.md has a section for each command, and it names each of its options."""
+    section = sections(DOCS / "cli.md").get(path)
+    assert section is not None, f"docs/cli.md has no section `{path}`"
+    options = {
+        option
+        for parameter in COMMANDS[path].params
+        if isinstance(parameter, click.Option) and not parameter.hidden
+        for option in parameter.opts
+    }
+    missing = [option for option in options - COMMON_OPTIONS if not re.search(rf"{option}\b", section)]
+    assert not missing
+
+
+def test_no_command_is_documented_that_does_not_exist() -> None:
+    """A section of docs/cli.md that looks like a command is one."""
+    titles = {title for title in sections(DOCS / "cli.md") if title.startswith("raftos ")}
+    assert titles == set(COMMANDS)
+
+
+@pytest.mark.parametrize("option", sorted(COMMON_OPTIONS))
+def test_every_common_option_is_documented_once(option: str) -> None:
+    """What every command takes stands in one place."""
+    assert f"`{option}`" in sections(DOCS / "cli.md")["Options of every command"]
+
+
+def exit_codes() -> set[int]:
+    return {kind.exit_code for kind in BY_CODE.values()}
+
+
+@pytest.mark.parametrize("code", sorted(exit_codes()))
+def test_every_exit_code_is_documented(code: int) -> None:
+    """Scripts rely on them."""
+    assert re.search(rf"^\| {code} \|", sections(DOCS / "cli.md")["Exit codes"], re.MULTILINE)
+
+
+@pytest.mark.parametrize("code", sorted(BY_CODE))
+def test_every_error_is_documented_with_its_status(code: str) -> None:
+    """docs/api.md lists each stable code beside its HTTP status."""
+    row = re.search(rf"^\| `{code}` \|.*$", sections(DOCS / "api.md")["Errors"], re.MULTILINE)
+    assert row, f"`{code}` is missing"
+    assert f"| {BY_CODE[code].http_status} |" in row[0]
+
+
+@pytest.mark.parametrize("structure", [Config, Voter])
+def test_every_setting_is_documented_with_its_default(structure: type[msgspec.Struct]) -> None:
+    """docs/configuration.md has a row for each setting."""
+    page = (DOCS / "configuration.md").read_text(encoding="utf-8")
+    for setting in msgspec.structs.fields(structure):
+        row = re.search(rf"^\| `{setting.name}` \|.*$", page, re.MULTILINE)
+        assert row, f"`{setting.name}` is missing"
+        if setting.default is not msgspec.NODEFAULT:
+            assert f"`{setting.default}`" in row[0]
+
+
+def test_every_environment_variable_is_documented() -> None:
+    """Whatever variable the source reads stands in docs/configuration.md."""
+    page = (DOCS / "configuration.md").read_text(encoding="utf-8")
+    sources = [*(ROOT / "raftos").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]
+    used = {
+        name
+        for file in sources
+        for name in re.findall(r'"(RAFTOS_[A-Z_]+)"', file.read_text(encoding="utf-8"))
+    }
+    assert used
+    assert not [name for name in sorted(used) if f"`{name}`" not in page]
+
+
+def domain_endpoints() -> Iterator[tuple[str, type[msgspec.Struct]]]:
+    for domain in DOMAINS:
+        for method, kinds in (("POST", domain.commands), ("GET", domain.queries)):
+            for kind in kinds:
+                tag = str(kind.__struct_config__.tag)
+                yield f"{method} /v1/{tag.replace('.', '/')}", kind
+
+
+ENDPOINTS = dict(domain_endpoints())
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_every_command_and_query_of_the_domains_is_documented(endpoint: str) -> None:
+    """docs/api.md has a section for each, and it names each of its fields."""
+    section = sections(DOCS / "api.md").get(endpoint)
+    assert section is not None, f"docs/api.md has no section `{endpoint}`"
+    fields = [field.encode_name for field in msgspec.structs.fields(ENDPOINTS[endpoint])]
+    assert not [name for name in fields if f"`{name}`" not in section]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
+    """A file that moved is found out here."""
+    broken = [target for target in links(page) if not (page.parent / target.partition("#")[0]).exists()]
+    assert not broken
+
+
+def test_every_decision_is_listed() -> None:
+    """docs/decisions/README.md is the index of the folder."""
+    index = (DOCS / "decisions" / "README.md").read_text(encoding="utf-8")
+    written = {file.name for file in (DOCS / "decisions").glob("*.md")} - {"README.md"}
+    assert not [name for name in sorted(written) if f"({name})" not in index]
+
+
+def test_continuous_integration_runs_the_test_command_of_the_readme() -> None:
+    """.ci/run takes its command out of the README, which has exactly one such line."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len([line for line in lines if line.endswith("/tox")]) == 1
+
+
+def test_the_console_reader_sees_through_numbers_and_order_only() -> None:
+    """Outputs that differ in a word differ; those that differ in a number or in order do not."""
+    assert console.alike("n1  leader 4\nn2 follower 4\n") == console.alike("n1 follower 17\nn3 leader  17\n")
+    assert console.alike("n1 leader") != console.alike("n1 follower")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A RAFTOS_HOME of its own; whatever runs in it ends with the test."""
+    yield tmp_path
+    console.run("raftos dev stop", tmp_path)
+
+
+@pytest.mark.timeout(180)
+def test_the_tour_of_the_readme_is_real(home: Path) -> None:
+    """Each command of the README's console blocks succeeds and prints what stands there."""
+    for block in blocks(ROOT / "README.md", "console"):
+        for step in console.steps(block):
+            code, output = console.run(step.command, home)
+            assert code == 0, f"{block}: $ {step.command}\n{output}"
+            assert console.alike(output) == console.alike(step.shown), f"{block}: $ {step.command}\n{output}"
+
+
+@pytest.mark.timeout(180)
+def test_every_python_block_of_the_user_documentation_runs(home: Path) -> None:
+    """The examples of the SDK do what they say on a real cluster."""
+    examples: list[Block] = [
+        block for page in [ROOT / "README.md", *DOCS.glob("*.md")] for block in blocks(page, "python")
+    ]
+    assert examples
+    code, output = console.run("raftos dev start --detach", home)
+    assert code == 0, output
+    for block in examples:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", block.text],
+            env=console.environment(home), check=False, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{block}\n{done.stderr}"
+
+
+def test_the_domain_of_contributing_works() -> None:
+    """The example of CONTRIBUTING.md is a whole domain: its file and its test, run together."""
+    example = "\n".join(block.text for block in blocks(ROOT / "CONTRIBUTING.md", "python"))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", example],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
