@@ -73,7 +73,7 @@ def source_files() -> list[Path]:
 
 def all_files() -> list[Path]:
     return source_files() + sorted(
-        file for folder in ("tests", "bench") for file in (ROOT / folder).rglob("*.py")
+        file for folder in ("tests", "bench", "docs") for file in (ROOT / folder).rglob("*.py")
     )
 
 
