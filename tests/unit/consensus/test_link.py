@@ -1,0 +1,180 @@
+"""Frames on one connection: their order, their boundaries and their limits, however the bytes are cut."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raftos.consensus.handshake import HANDSHAKE_FRAME_BYTES, Accepting, Dialling, Identity, Refused
+from raftos.consensus.link import DEFAULT_SETTINGS, MAX_FRAME_BYTES, FrameReader, Link, join_frames
+
+SECRET = b"s" * 32
+FRAMES = st.lists(st.binary(min_size=1, max_size=300), max_size=30)
+CUTS = st.lists(st.integers(min_value=1, max_value=200), min_size=1, max_size=20)
+
+
+def pieces(data: bytes, cuts: list[int]) -> Iterator[bytes]:
+    """`data` cut into pieces of these sizes, over and over."""
+    start = turn = 0
+    while start < len(data):
+        end = start + cuts[turn % len(cuts)]
+        yield data[start:end]
+        start, turn = end, turn + 1
+
+
+@given(FRAMES, CUTS)
+@settings(max_examples=100, deadline=None)
+def test_frames_survive_any_chunking(frames: list[bytes], cuts: list[int]) -> None:
+    """The same frames come out, in order, wherever the stream was cut."""
+    reader = FrameReader(MAX_FRAME_BYTES)
+    assert [frame for piece in pieces(join_frames(frames), cuts) for frame in reader.feed(piece)] == frames
+
+
+def test_pings_are_not_frames() -> None:
+    """A frame of length zero is swallowed, also between others and cut in two."""
+    reader = FrameReader(10)
+    data = bytes(4) + join_frames([b"x"]) + bytes(4) + join_frames([b"y"]) + bytes(4)
+    assert list(reader.feed(data)) == [b"x", b"y"]
+    assert [frame for piece in pieces(data, [3]) for frame in reader.feed(piece)] == [b"x", b"y"]
+
+
+@pytest.mark.parametrize("header_cut", [1, 3, 4, 5])
+def test_a_frame_above_the_limit_is_refused_by_its_header(header_cut: int) -> None:
+    """Not one byte of an oversize frame is gathered: its length is enough."""
+    reader = FrameReader(10)
+    data = (11).to_bytes(4, "big") + b"x"
+    with pytest.raises(Refused, match="longer than 10 bytes"):
+        _ = [list(reader.feed(piece)) for piece in (data[:header_cut], data[header_cut:])]
+    assert list(FrameReader(10).feed(join_frames([b"x" * 10]))) == [b"x" * 10]
+
+
+@pytest.mark.parametrize("size_bytes", [0, MAX_FRAME_BYTES + 1])
+def test_an_empty_or_oversize_frame_cannot_be_sent(size_bytes: int) -> None:
+    """A sender's mistake is its own: it does not reach the wire."""
+    with pytest.raises(ValueError, match="a frame has 1 to"):
+        join_frames([b"fine", bytes(size_bytes)])
+
+
+class Wire(asyncio.Transport):
+    """A socket of the event loop's kind that only remembers what was written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self.aborted = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def take(self) -> bytes:
+        written = bytes(self.written)
+        self.written.clear()
+        return written
+
+
+class Holder:
+    """Remembers what a link told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.frames: list[bytes] = []
+        self.reads: list[int] = []
+
+    def opened(self, link: Link) -> None:
+        self.told.append("opened")
+
+    def agreed(self, link: Link) -> None:
+        self.told.append("agreed")
+
+    def received(self, link: Link, frames: list[bytes]) -> None:
+        self.frames += frames
+        self.reads.append(len(frames))
+
+    def lost(self, link: Link) -> None:
+        self.told.append("lost")
+
+
+class End:
+    """One end of a link, its wire in our hands."""
+
+    def __init__(self, handshake: Dialling | Accepting) -> None:
+        self.holder, self.wire = Holder(), Wire()
+        self.link = Link(self.holder, handshake, DEFAULT_SETTINGS)
+        self.link.connection_made(self.wire)
+
+    def feed(self, data: bytes, cuts: list[int]) -> None:
+        for piece in pieces(data, cuts):
+            self.link.data_received(piece)
+
+
+def two_ends() -> tuple[End, End]:
+    peers = {"a": 0, "b": 0}
+    return (
+        End(Dialling(Identity("a", "cluster", SECRET), "b", 1, peers.get)),
+        End(Accepting(Identity("b", "cluster", SECRET), peers.get)),
+    )
+
+
+async def exchange(frames: list[bytes], cuts: list[int]) -> tuple[End, End]:
+    """A handshake, then frames that follow the acceptor's last handshake message without a gap."""
+    dialler, acceptor = two_ends()
+    acceptor.feed(dialler.wire.take(), cuts)
+    dialler.feed(acceptor.wire.take(), cuts)
+    acceptor.feed(dialler.wire.take(), cuts)
+    assert acceptor.link.send(frames)
+    dialler.feed(acceptor.wire.take(), cuts)
+    for end in (dialler, acceptor):
+        assert end.holder.told == ["opened", "agreed"]
+        end.link.close("the test is over")
+    return dialler, acceptor
+
+
+@given(FRAMES, CUTS)
+@settings(max_examples=50, deadline=None)
+def test_a_whole_session_survives_any_chunking(frames: list[bytes], cuts: list[int]) -> None:
+    """Handshake and frames, run together and cut anywhere, give one link and the same frames."""
+    dialler, _ = asyncio.run(exchange(frames, cuts))
+    assert dialler.holder.frames == frames
+
+
+def test_one_read_is_one_call() -> None:
+    """All whole frames of a read come in one list, also those behind the handshake's last message."""
+    frames = [bytes([number]) * 2000 for number in range(50)]
+    dialler, _ = asyncio.run(exchange(frames, [10**6]))
+    assert dialler.holder.reads == [50]
+
+
+def test_a_long_frame_in_many_reads_arrives_whole() -> None:
+    """The largest frame allowed passes, gathered from reads of 64 KiB."""
+    frame = bytes(range(256)) * (MAX_FRAME_BYTES // 256)
+    dialler, _ = asyncio.run(exchange([frame], [65536]))
+    assert dialler.holder.frames == [frame]
+
+
+def test_a_breach_closes_the_link_and_delivers_nothing_more() -> None:
+    """After an oversize length nothing that follows is believed."""
+
+    async def scenario() -> End:
+        dialler, acceptor = two_ends()
+        acceptor.feed(dialler.wire.take(), [100])
+        acceptor.feed((HANDSHAKE_FRAME_BYTES + 1).to_bytes(4, "big"), [100])
+        acceptor.feed(join_frames([b"late"]), [100])
+        acceptor.link.connection_lost(None)
+        dialler.link.close("the test is over")
+        return acceptor
+
+    acceptor = asyncio.run(scenario())
+    assert acceptor.wire.aborted
+    assert acceptor.holder.told == ["opened", "lost"]
+    assert acceptor.holder.frames == []
+    assert "longer than 1024 bytes" in acceptor.link.reason

@@ -1,0 +1,155 @@
+"""Whoever does not belong: nothing a stranger sends makes a link, and little of it costs anything."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import structlog
+
+from raftos.consensus.link import MAX_FRAME_BYTES, Settings, join_frames
+from raftos.consensus.transport import MAX_HANDSHAKES
+from tests.unit.consensus.peers import NOWHERE, QUICK, SECRET, Member, Run, acceptor, started, stranger_at
+
+
+@pytest.mark.parametrize(
+    ("secret", "cluster_id", "member_id", "reason"),
+    [
+        (b"wrong" * 8, "cluster", "a", "its proof is wrong: the two cluster secrets differ"),
+        (SECRET, "other", "a", "it belongs to another cluster"),
+        (SECRET, "cluster", "0", "its id is not among the peers"),
+    ],
+    ids=["wrong secret", "wrong cluster", "unknown id"],
+)
+def test_who_does_not_belong_is_never_linked(
+    run: Run, secret: bytes, cluster_id: str, member_id: str, reason: str
+) -> None:
+    """Neither side hears of a link; the reason is logged once, not at every redial, and no secret with it."""
+
+    async def scenario() -> None:
+        async with acceptor() as b:
+            wrong = Member(
+                member_id, {"b": b.transport.address}, secret=secret, cluster_id=cluster_id
+            )  # fmt: skip
+            async with started(wrong):
+                await asyncio.sleep(0.2)
+            assert wrong.links == b.links == []
+            assert b.transport.connected == frozenset()
+
+    with structlog.testing.capture_logs() as logs:
+        run(scenario())
+    assert [entry["reason"] for entry in logs].count(reason) == 1
+    # Two for the refusal, one for each side; a third where stopping cuts a handshake short.
+    assert len(logs) <= 3
+    assert "wrong" not in str(logs).replace(reason, "")
+    assert SECRET.decode() not in str(logs)
+
+
+def test_an_impostor_on_a_members_port_gets_nothing(run: Run) -> None:
+    """A dialler that meets someone without the secret is not linked and sends no frame."""
+
+    async def scenario() -> None:
+        impostor = Member("b", {"a": NOWHERE}, secret=b"guess" * 8)
+        async with started(impostor):
+            a = Member("a", {"b": impostor.transport.address})
+            async with started(a):
+                await asyncio.sleep(0.1)
+                assert a.links == []
+                assert not a.transport.send("b", 1, [b"confidential"])
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "bytes_sent",
+    [
+        (1025).to_bytes(4, "big"),
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        join_frames([b"\xc1"]),
+        join_frames([b"\x80\x04\x95 pickle?"]),
+        join_frames([b"\x97\xa5hello\x01\xa1\xff" + bytes(80)]),
+        b"\xff" * 5000,
+    ],
+    ids=["oversize", "http", "not msgpack", "pickle", "bad utf-8", "noise"],
+)
+def test_garbage_is_cut_off_at_once(run: Run, bytes_sent: bytes) -> None:
+    """The connection ends long before the handshake's time is up, and members still get in."""
+
+    async def scenario() -> None:
+        settings = Settings(handshake_s=60)
+        async with acceptor(settings) as b:
+            async with stranger_at(b) as stranger:
+                stranger.writer.write(bytes_sent)
+                assert await stranger.is_closed()
+            async with stranger_at(b) as stranger:
+                assert await stranger.authenticate()
+                await b.until_told(1)
+
+    run(scenario())
+
+
+def test_a_recorded_session_replayed_is_refused(run: Run) -> None:
+    """The very bytes that let a member in yesterday let nobody in today."""
+
+    async def scenario() -> None:
+        async with acceptor() as b:
+            async with stranger_at(b) as member:
+                await member.authenticate()
+                recorded = member.sent
+            await b.until_told(2)
+            async with stranger_at(b) as thief:
+                thief.say(recorded[0])
+                await thief.hear()
+                thief.say(recorded[1])
+                assert await thief.is_closed()
+            assert len(b.links) == 2
+
+    run(scenario())
+
+
+def test_a_slow_handshake_is_cut_off(run: Run) -> None:
+    """Dripping bytes does not extend the handshake's time, nor does saying nothing."""
+
+    async def scenario() -> None:
+        async with acceptor() as b, stranger_at(b) as dripping, stranger_at(b) as silent:
+            started_s = asyncio.get_running_loop().time()
+            for _ in range(8):
+                dripping.writer.write(b"\0")
+                await asyncio.sleep(0.02)
+            assert await dripping.is_closed()
+            assert await silent.is_closed()
+            assert asyncio.get_running_loop().time() - started_s < QUICK.handshake_s + 2
+
+    run(scenario())
+
+
+def test_strangers_cannot_use_up_descriptors(run: Run) -> None:
+    """Connections beyond the limit of unfinished handshakes are closed at once."""
+
+    async def scenario() -> None:
+        async with acceptor(Settings(handshake_s=60)) as b:
+            port = int(b.transport.address.split(":")[1])
+            strangers = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MAX_HANDSHAKES)]
+            async with stranger_at(b) as one_too_many:
+                assert await one_too_many.is_closed()
+            for _, writer in strangers:
+                writer.transport.abort()
+            await asyncio.sleep(0.1)
+            async with stranger_at(b) as member:
+                assert await member.authenticate()
+
+    run(scenario())
+
+
+def test_an_oversize_frame_closes_an_authenticated_link(run: Run) -> None:
+    """A member is trusted, but not with memory."""
+
+    async def scenario() -> None:
+        async with acceptor() as b, stranger_at(b) as member:
+            await member.authenticate()
+            member.writer.write((MAX_FRAME_BYTES + 1).to_bytes(4, "big"))
+            assert await member.is_closed()
+            await b.until_told(2)
+            assert b.frames == []
+
+    run(scenario())
