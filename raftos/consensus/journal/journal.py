@@ -1,0 +1,199 @@
+"""The journal as its owner uses it, on the event loop.
+
+Mutations go to memory (`Log`, term, vote) and, encoded, to a buffer. `take` joins the buffer into one
+`Write`; everything mutated meanwhile gathers for the next one. The place of every record is known the
+moment it is buffered, because only here is decided where a write goes: the segment that the next write
+belongs to is fixed when the previous one is taken. A new segment's header is simply the first thing in
+its first write, and so the first segment of a new member needs no special case either.
+
+Truncation is a record of its own. Leaving it to be concluded from the next entry's index would bring the
+dropped entries back if no entry followed before the next segment or a crash.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from raftos.consensus.journal.log import Entry, Log, place
+from raftos.consensus.journal.records import (
+    ENTRY,
+    HARD_STATE,
+    TRUNCATE,
+    Identity,
+    SegmentHeader,
+    encode,
+    encode_segment_start,
+    record_bytes,
+)
+from raftos.consensus.journal.recovery import Recovery
+from raftos.consensus.journal.storage import Storage
+from raftos.consensus.journal.writer import GROWTH_BYTES, Write, Writer
+from raftos.errors import StartupError
+
+SEGMENT_BYTES: Final = 64 << 20
+CACHE_BYTES: Final = 16 << 20
+
+
+class Journal:
+    """The log and the hard state of one member. Made by `open`.
+
+    `position` counts mutations since opening; `synced_position` says how many of them are durable.
+    `synced_index`, `synced_term` and `synced_vote` are the durable part of `last_index`, `term` and `vote`.
+    """
+
+    def __init__(self, storage: Storage, identity: Identity, recovered: Recovery, segment_bytes: int) -> None:
+        self.writer = Writer(storage, min(GROWTH_BYTES, segment_bytes))
+        self.term = recovered.term
+        self.vote = recovered.vote
+        self.position = 0
+        self.synced_position = 0
+        self.synced_index = recovered.log.last_index
+        self.synced_term = recovered.term
+        self.synced_vote = recovered.vote
+        self._storage = storage
+        self._identity = identity
+        self._segment_bytes = segment_bytes
+        self._log: Log = recovered.log
+        self._segment = recovered.segment
+        self._offset = recovered.end
+        self._buffer: list[bytes] = []
+        self._buffered_bytes = 0
+        self._taken_position = 0
+        self._taken_index = self.synced_index
+        self._outstanding: Write | None = None
+        self._choose_segment()
+
+    @classmethod
+    def open(
+        cls,
+        storage: Storage,
+        identity: Identity,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> Journal:
+        """Recover what is durable. An empty storage is a new journal, and stays empty until the first write.
+
+        Raises CorruptJournal, WrongIdentity, NewerFormat, or a plain StartupError where the disk does not
+        answer. Nothing is modified when it raises one of the first three.
+        """
+        recovered = Recovery(storage, identity, cache_bytes)
+        try:
+            recovered.run()
+        except OSError as error:
+            raise StartupError(f"the journal cannot be opened: {error}; mend that and start again") from error
+        return cls(storage, identity, recovered, segment_bytes)
+
+    # The log, what is not durable yet included.
+
+    @property
+    def first_index(self) -> int:
+        return self._log.first_index
+
+    @property
+    def last_index(self) -> int:
+        """The index of the last entry, 0 in an empty journal."""
+        return self._log.last_index
+
+    @property
+    def last_term(self) -> int:
+        """The term of the last entry, 0 in an empty journal."""
+        return self._log.last_term
+
+    def term_at(self, index: int) -> int | None:
+        """The term of an entry, 0 for index 0 of a whole log, None where there is no entry."""
+        return self._log.term_at(index)
+
+    def entry(self, index: int) -> Entry:
+        """One entry. Raises IndexError where there is none, JournalFailed where it cannot be read back."""
+        return self._log.entry(index)
+
+    def entries(self, start: int, stop: int | None = None, max_bytes: int | None = None) -> list[Entry]:
+        """The entries of `start <= index < stop`, as far as they exist.
+
+        With `max_bytes`, as many as have that much payload together, but at least one. Old entries are
+        read from the disk, only those returned. Raises JournalFailed where one cannot be read back.
+        """
+        return self._log.entries(start, stop, max_bytes)
+
+    # Mutations: memory only.
+
+    def append(self, payload: bytes, index: int, term: int) -> None:
+        """Add the entry `last_index + 1`. Raises ValueError for another index."""
+        if index != self._log.last_index + 1:
+            raise ValueError(f"entry {index} cannot follow entry {self._log.last_index}")
+        self._log.append(payload, term, place(self._segment, self._offset + self._buffered_bytes))
+        self._buffer_record(ENTRY, index, term, payload)
+
+    def truncate_from(self, index: int) -> None:
+        """Drop the entry `index` and everything after it; nothing happens where there is none."""
+        if index > self._log.last_index:
+            return
+        if index < self._log.first_index:
+            raise ValueError(f"entries before {self._log.first_index} are already trimmed")
+        self._log.truncate_from(index)
+        self.synced_index = min(self.synced_index, index - 1)
+        self._taken_index = min(self._taken_index, index - 1)
+        self._buffer_record(TRUNCATE, index, 0, b"")
+
+    def set_hard_state(self, term: int, vote: str | None) -> None:
+        """Remember the term and whom this member voted for in it."""
+        if (term, vote) == (self.term, self.vote):
+            return
+        self.term, self.vote = term, vote
+        self._buffer_record(HARD_STATE, 0, term, (vote or "").encode())
+
+    # Durability.
+
+    def take(self) -> Write | None:
+        """Everything buffered since the last `take`; None if that is nothing, or a write is outstanding."""
+        if self._outstanding or self.position == self._taken_position:
+            return None
+        data = b"".join(self._buffer)
+        write = Write(self._segment, self._offset, data, self.position, self.last_index, self.term, self.vote)
+        self._outstanding = write
+        self._taken_position = self.position
+        self._taken_index = self.last_index
+        self._offset += len(data)
+        self._buffer = []
+        self._buffered_bytes = 0
+        self._choose_segment()
+        return write
+
+    def finish(self, write: Write) -> None:
+        """Take note that the outstanding write is durable. Raises ValueError for any other."""
+        if write is not self._outstanding:
+            raise ValueError("this write is not the outstanding one")
+        self._outstanding = None
+        self.synced_position = write.position
+        self.synced_index = self._taken_index
+        self.synced_term, self.synced_vote = write.term, write.vote
+        self._log.forget(self.synced_index)
+
+    def close(self) -> None:
+        """Close the files. What was not written is lost, as in a crash."""
+        self._storage.close()
+
+    def _buffer_record(self, kind: int, index: int, term: int, payload: bytes) -> None:
+        self._buffer += encode(kind, index, term, payload)
+        self._buffered_bytes += record_bytes(len(payload))
+        self.position += 1
+
+    def _choose_segment(self) -> None:
+        """Begin a new segment for the next write if the present one is full, or there is none."""
+        if self._segment and self._offset < self._segment_bytes:
+            return
+        header = SegmentHeader(
+            *self._identity,
+            number=self._segment + 1,
+            previous_end=self._offset,
+            last_index=self.last_index,
+            last_term=self.last_term,
+            term=self.term,
+            vote=self.vote,
+        )
+        start = encode_segment_start(header)
+        self._buffer = [start]
+        self._buffered_bytes = len(start)
+        self._segment += 1
+        self._offset = 0
