@@ -1,0 +1,425 @@
+"""The replica in the world: one event loop, one disk thread, the peers' links.
+
+The driver owns no protocol. It feeds the replica what happens (frames, links, syncs, calls, time)
+and does what the replica's output says, always in this order: send the frames, give the disk its
+next write, apply what is committed, end the calls. Inputs that arrive in one turn of the loop are
+concluded by one step.
+
+Failures are states: a full disk stops acknowledgements until there is space; a machine that cannot
+apply keeps the entry and tries again; a failed fdatasync or a broken promise ends the process
+(`Driver.failed`), because going on could lose data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from raftos.config import Config
+from raftos.consensus import messages
+from raftos.consensus.base import Handler, Role, Status
+from raftos.consensus.core import Output, Timings
+from raftos.consensus.guard import SafetyViolation
+from raftos.consensus.journal import DiskFull, FileStorage, Identity, Journal, JournalFailed, Write
+from raftos.consensus.messages import Answered, Append, Asked, Message
+from raftos.consensus.proposals import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
+from raftos.consensus.replica import Replica
+from raftos.consensus.transport import Transport
+from raftos.errors import RaftosError, StartupError, Unreachable, error_for
+from raftos.state.machine import CannotApply, Machine
+
+_TICK_S = 0.025
+_RETRY_S = 0.25
+"""How often a full disk is tried again."""
+_MEMBER, _DRIVER = 0, 1
+"""Channels of `ask`: the member's handler, and the driver's own (leadership transfer)."""
+
+log = structlog.get_logger("raftos.consensus")
+
+
+class Driver:
+    """The consensus of one member: implements `base.Consensus` on asyncio."""
+
+    def __init__(self, config: Config, secret: bytes, machine: Machine) -> None:
+        self._config = config
+        self._secret = secret
+        self._machine = machine
+        self._timings = Timings(config.heartbeat_ms / 1000, config.election_timeout_ms / 1000)
+        self._replica: Replica
+        self._journal: Journal
+        self._transport: Transport
+        self._loop: asyncio.AbstractEventLoop
+        self._disk = _DiskThread()
+        self._writing = False
+        self._disk_trouble: str | None = None
+        self._apply_trouble: str | None = None
+        self._stuck: list[tuple[int, bytes]] = []
+        self._kicked = self._stopped = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._handler: Handler | None = None
+        self._questions: dict[int, asyncio.Future[bytes]] = {}
+        self._question_id = 0
+        self._answering: set[asyncio.Task[None]] = set()
+        self._role_listeners: list[Callable[[Role, int], None]] = []
+        self._applied_listeners: list[Callable[[int], None]] = []
+        self._last_role: tuple[Role, int] = (Role.FOLLOWER, 0)
+        self.failed: asyncio.Future[None]
+        """Ends with the exception that stopped this member for good; the process must end."""
+
+    # The port.
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.failed = self._loop.create_future()
+        config = self._config
+        storage = FileStorage(Path(config.data_dir) / "journal")
+        self._journal = Journal.open(storage, Identity(config.cluster_id, config.member_id))
+        if self._journal.last_index < self._machine.applied_index:
+            raise StartupError(
+                f"the journal in {config.data_dir} ends at entry {self._journal.last_index}, but the state has "
+                f"applied {self._machine.applied_index}: log entries are missing; remove this member and "
+                "let it rejoin under a new id with an empty data directory"
+            )
+        self._replica = Replica(
+            member_id=config.member_id,
+            voters=[voter.id for voter in config.voters],
+            journal=self._journal,
+            applied_index=self._machine.applied_index,
+            time_ms=self._machine.time_ms or int(time.time() * 1000),
+            now=time.monotonic(),
+            random=random.Random(),  # noqa: S311 - election jitter is no secret
+            timings=self._timings,
+        )
+        self._transport = Transport(
+            member_id=config.member_id,
+            cluster_id=config.cluster_id,
+            secret=self._secret,
+            listen_address=config.peer_address,
+            peers={voter.id: voter.peer_address for voter in config.voters if voter.id != config.member_id},
+            listener=self,
+        )
+        await self._transport.start()
+        self._disk.start()
+        self._tick()
+
+    async def stop(self) -> None:
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._answering:
+            task.cancel()
+        await self._transport.stop()
+        await self._loop.run_in_executor(None, self._disk.stop)
+        self._journal.close()
+
+    async def propose(self, requests: Sequence[bytes], deadline: float) -> list[bytes]:
+        now = time.monotonic()
+        calls: list[asyncio.Future[list[bytes]]] = []
+        for chunk in _chunks(requests):
+            call: asyncio.Future[list[bytes]] = self._loop.create_future()
+            self._replica.propose(now, call, chunk, deadline)
+            calls.append(call)
+        self._kick()
+        if len(calls) == 1:
+            return await calls[0]
+        return [result for results in await asyncio.gather(*calls) for result in results]
+
+    async def read_barrier(self, deadline: float) -> int:
+        call: asyncio.Future[int] = self._loop.create_future()
+        self._replica.read_barrier(time.monotonic(), call, deadline)
+        self._kick()
+        return await call
+
+    async def transfer(self, target_id: str | None, deadline: float) -> str:
+        leader = self._replica.core.leader
+        timeout_s = max(0.0, deadline - time.monotonic())
+        if leader is not None and leader != self._config.member_id:
+            body = msgspec.msgpack.encode((target_id, timeout_s))
+            return (await self._ask(leader, _DRIVER, body, timeout_s + 0.2)).decode()
+        call: asyncio.Future[str] = self._loop.create_future()
+        self._replica.transfer(time.monotonic(), call, target_id, deadline)
+        self._kick()
+        return await call
+
+    async def ask(self, member_id: str, body: bytes, timeout_s: float) -> bytes:
+        return await self._ask(member_id, _MEMBER, body, timeout_s)
+
+    def on_ask(self, handler: Handler) -> None:
+        self._handler = handler
+
+    def on_role(self, listener: Callable[[Role, int], None]) -> None:
+        self._role_listeners.append(listener)
+
+    def on_applied(self, listener: Callable[[int], None]) -> None:
+        self._applied_listeners.append(listener)
+
+    def cluster_time_ms(self) -> int:
+        return self._replica.cluster_time_ms(time.monotonic())
+
+    def status(self) -> Status:
+        return self._replica.status()
+
+    # What happens: links, frames, time, syncs.
+
+    def linked(self, peer: str, generation: int) -> None:
+        log.info("peer linked", peer=peer, generation=generation)
+        self._replica.linked(time.monotonic(), peer, generation)
+        self._kick()
+
+    def unlinked(self, peer: str, generation: int) -> None:
+        log.info("peer unlinked", peer=peer, generation=generation)
+        self._replica.unlinked(time.monotonic(), peer, generation)
+        self._kick()
+
+    def received(self, peer: str, generation: int, frames: list[bytes]) -> None:
+        """Messages of one link. Raises `msgspec.MsgspecError` for a malformed frame: the link closes."""
+        now = time.monotonic()
+        try:
+            for frame in frames:
+                message = messages.decode(frame)
+                if isinstance(message, Asked):
+                    self._answer(peer, generation, message)
+                elif isinstance(message, Answered):
+                    self._answered(message)
+                else:
+                    self._replica.received(now, peer, generation, message)
+        except SafetyViolation as violation:
+            self._fail(violation)
+        self._kick()
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(_TICK_S, self._tick)
+        self._replica.tick(time.monotonic())
+        self._kick()
+
+    def _kick(self) -> None:
+        if not self._kicked and not self._stopped:
+            self._kicked = True
+            self._loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        self._kicked = False
+        if self._stopped or self.failed.done():
+            return
+        try:
+            self._replica.step(time.monotonic())
+            while output := self._replica.take():
+                self._conclude(output)
+            self._write()
+        except (SafetyViolation, JournalFailed) as failure:
+            self._fail(failure)
+        self._tell_role()
+
+    def _conclude(self, output: Output) -> None:
+        self._send(output.frames)
+        self._write()
+        _end_calls(output)
+        if output.committed:
+            self._stuck.extend(output.committed)
+        if self._stuck and self._apply_trouble is None:
+            self._apply()
+
+    def _tell_role(self) -> None:
+        present = (self._replica.role, self._replica.core.term)
+        if present != self._last_role:
+            log.info("role changed", role=str(present[0]), term=present[1], leader=self._replica.core.leader)
+            self._last_role = present
+            for listener in self._role_listeners:
+                listener(*present)
+
+    def _fail(self, failure: Exception) -> None:
+        log.critical("this member stops: going on could lose data", reason=str(failure))
+        if not self.failed.done():
+            self.failed.set_exception(failure)
+
+    # What is to be done: send, write, apply.
+
+    def _send(self, frames: list[tuple[str, int, Message]]) -> None:
+        links: dict[tuple[str, int], list[bytes]] = {}
+        appends: dict[tuple[int, int, int], bytes] = {}
+        for peer, generation, message in frames:
+            if isinstance(message, Append):
+                # Both followers usually get the same entries: encode them once.
+                key = (message.prev_index, len(message.entries), message.commit_index)
+                frame = appends.get(key)
+                if frame is None:
+                    frame = appends[key] = messages.encode(message)
+            else:
+                frame = messages.encode(message)
+            links.setdefault((peer, generation), []).append(frame)
+        for (peer, generation), encoded in links.items():
+            self._transport.send(peer, generation, encoded)
+
+    def _write(self) -> None:
+        if not self._writing:
+            write = self._journal.take()
+            if write is not None:
+                self._writing = True
+                self._disk.submit(lambda: self._write_on_disk(write))
+
+    def _write_on_disk(self, write: Write) -> None:
+        """On the disk thread."""
+        failure: Exception | None = None
+        try:
+            self._journal.writer.write(write)
+        except (DiskFull, JournalFailed) as error:
+            failure = error
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._written, write, failure)
+
+    def _written(self, write: Write, failure: Exception | None) -> None:
+        if self._stopped:
+            return
+        if isinstance(failure, DiskFull):
+            self._trouble(disk=str(failure))
+            self._loop.call_later(_RETRY_S, self._disk.submit, lambda: self._write_on_disk(write))
+            return
+        if failure is not None:
+            self._fail(failure)
+            return
+        self._writing = False
+        self._journal.finish(write)
+        self._trouble(disk=None)
+        self._replica.synced(time.monotonic())
+        self._kick()
+
+    def _apply(self) -> None:
+        entries = self._stuck
+        try:
+            results = self._machine.apply(entries)
+        except CannotApply as error:
+            self._trouble(apply=str(error))
+            self._loop.call_later(_RETRY_S, self._apply_again)
+            return
+        self._stuck = []
+        self._trouble(apply=None)
+        now = time.monotonic()
+        indexes = (index for index, _ in entries)
+        self._replica.applied(now, list(zip(indexes, results, strict=True)), self._machine.time_ms)
+        self._replica.step(now)
+        for listener in self._applied_listeners:
+            listener(entries[-1][0])
+
+    def _apply_again(self) -> None:
+        if not self._stopped and self._stuck:
+            self._apply()
+            self._kick()
+
+    _UNCHANGED = ""
+
+    def _trouble(self, *, disk: str | None = _UNCHANGED, apply: str | None = _UNCHANGED) -> None:
+        before = self._disk_trouble or self._apply_trouble
+        if disk != self._UNCHANGED:
+            self._disk_trouble = disk
+        if apply != self._UNCHANGED:
+            self._apply_trouble = apply
+        after = self._disk_trouble or self._apply_trouble
+        if after != before:
+            log.error("trouble", reason=after or "none any more")
+            self._replica.troubled(time.monotonic(), after)
+            self._kick()
+
+    # Soft questions between members.
+
+    async def _ask(self, member_id: str, channel: int, body: bytes, timeout_s: float) -> bytes:
+        self._question_id += 1
+        question, call = self._question_id, self._loop.create_future()
+        self._questions[question] = call
+        generation = self._replica.core.links.get(member_id)
+        frame = messages.encode(Asked(question, channel, body))
+        try:
+            if generation is None or not self._transport.send(member_id, generation, [frame]):
+                raise Unreachable(f"member {member_id} is not connected")
+            return await asyncio.wait_for(call, timeout_s)
+        except TimeoutError:
+            raise Unreachable(f"member {member_id} did not answer within {timeout_s:.1f} s") from None
+        finally:
+            del self._questions[question]
+
+    def _answered(self, message: Answered) -> None:
+        call = self._questions.get(message.id)
+        if call is not None and not call.done():
+            if message.error:
+                call.set_exception(error_for(*msgspec.msgpack.decode(message.body, type=tuple[str, str])))
+            else:
+                call.set_result(message.body)
+
+    def _answer(self, peer: str, generation: int, message: Asked) -> None:
+        task = self._loop.create_task(self._answer_in_task(peer, generation, message))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    async def _answer_in_task(self, peer: str, generation: int, message: Asked) -> None:
+        try:
+            answer = Answered(message.id, False, await self._body_for(peer, message))
+        except RaftosError as error:
+            answer = Answered(message.id, True, msgspec.msgpack.encode((error.code, error.message)))
+        self._transport.send(peer, generation, [messages.encode(answer)])
+
+    async def _body_for(self, peer: str, message: Asked) -> bytes:
+        if message.channel == _DRIVER:
+            target, timeout_s = msgspec.msgpack.decode(message.body, type=tuple[str | None, float])
+            if not self._replica.core.is_leader:
+                raise Unreachable("this member does not lead (any more); try again")
+            return (await self.transfer(target, time.monotonic() + timeout_s)).encode()
+        if self._handler is None:
+            raise Unreachable("this member is still starting")
+        return await self._handler(peer, message.body)
+
+
+class _DiskThread:
+    """The one thread that writes and syncs. Jobs never raise."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="raftos-disk", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, job: Callable[[], None]) -> None:
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+
+def _chunks(requests: Sequence[bytes]) -> list[Sequence[bytes]]:
+    """Cut a long list so that each part fits into one log entry."""
+    if len(requests) <= MAX_BATCH_REQUESTS and sum(map(len, requests)) <= 2 * MAX_BATCH_BYTES:
+        return [requests]
+    chunks: list[Sequence[bytes]] = []
+    chunk: list[bytes] = []
+    size = 0
+    for request in requests:
+        if chunk and (len(chunk) == MAX_BATCH_REQUESTS or size + len(request) > MAX_BATCH_BYTES):
+            chunks.append(chunk)
+            chunk, size = [], 0
+        chunk.append(request)
+        size += len(request)
+    return [*chunks, chunk]
+
+
+def _end_calls(output: Output) -> None:
+    for token, value in output.done:
+        call: Any = token
+        if call.done():
+            continue
+        if isinstance(value, RaftosError):
+            call.set_exception(value)
+        else:
+            call.set_result(value)

@@ -1,0 +1,348 @@
+"""PySyncObj behind one door: the only file that touches it.
+
+The engine keeps PySyncObj's Raft core - log matching, vote counting, the commit rule - and
+replaces everything around it: clock, codec, journal, transport, serializer, randomness, elections'
+timing. It reads no clock (the caller says what time it is), does no I/O, and never sees an
+exception from an apply: its one replicated method does nothing, because the replica hands
+committed entries over from the journal.
+
+Seams, all in one place and each checked by a test (`PRIVATE_NAMES`, `MODULE_NAMES`):
+
+    pysyncobj.syncobj.createJournal, .Serializer, .pickle, .monotonicTime, .random,
+    .PIPE_NOTIFIER_ENABLED          looked up in the module when used, so replaceable here
+    _SyncObj__raftNextIndex         an acknowledgement may not move it back            (finding 1)
+    _SyncObj__raftElectionDeadline  the replica decides when to campaign               (finding 6)
+    _SyncObj__raftLastApplied       applied state survives a restart in SQLite
+    _RAFT_STATE, _getLeader, _onTick, _applyCommand, _checkCommandsToApply
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import pysyncobj.syncobj as so
+from pysyncobj import SyncObj, SyncObjConf, replicated
+from pysyncobj.node import Node
+from pysyncobj.transport import Transport
+
+from raftos.consensus.guard import FIRST_INDEX, Rules
+from raftos.consensus.messages import (
+    Acknowledged,
+    Append,
+    Message,
+    VoteGranted,
+    VoteRequest,
+)
+
+PRIVATE_NAMES = (
+    "_SyncObj__raftNextIndex",
+    "_SyncObj__raftElectionDeadline",
+    "_SyncObj__raftLastApplied",
+    "_getLeader",
+    "_onTick",
+    "_applyCommand",
+    "_checkCommandsToApply",
+)
+MODULE_NAMES = (
+    "_RAFT_STATE",
+    "createJournal",
+    "Serializer",
+    "pickle",
+    "monotonicTime",
+    "random",
+    "PIPE_NOTIFIER_ENABLED",
+)
+
+MAX_ENTRY_BYTES = 3 * 2**20
+"""No log entry is larger; the replica's batches stay below it."""
+APPEND_BYTES = 4 * 2**20
+"""PySyncObj cuts entries at this size into `transmission` pieces, wrongly (finding 19): never reached."""
+
+_clock = SimpleNamespace(now=0.0)
+
+
+class EngineLog(Protocol):
+    """The journal, as the engine uses it."""
+
+    term: int
+    vote: str | None
+
+    @property
+    def first_index(self) -> int: ...
+    @property
+    def last_index(self) -> int: ...
+    @property
+    def last_term(self) -> int: ...
+    def append(self, payload: bytes, index: int, term: int) -> None: ...
+    def truncate_from(self, index: int) -> None: ...
+    def entry(self, index: int) -> Any: ...
+    def entries(self, start: int, stop: int | None = None, max_bytes: int | None = None) -> Sequence[Any]: ...
+    def set_hard_state(self, term: int, vote: str | None) -> None: ...
+
+
+class _Codec:
+    """Replaces pickle: a command is its payload, the method number is always 0."""
+
+    @staticmethod
+    def dumps(command: tuple[int, tuple[bytes]]) -> bytes:
+        return command[1][0]
+
+    @staticmethod
+    def loads(payload: bytes) -> tuple[int, tuple[bytes]]:
+        return 0, (payload,)
+
+
+class _NoSerializer:
+    """Replaces PySyncObj's snapshots: there is nothing to load, to send or to write."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def checkSerializing(self) -> tuple[int, None]:  # noqa: N802 - PySyncObj's name
+        return so.SERIALIZER_STATE.NOT_SERIALIZING, None
+
+    def cancelTransmisstion(self, _: Node) -> None: ...  # noqa: N802 - PySyncObj's name
+
+    def getTransmissionData(self, _: Node) -> None: ...  # noqa: N802 - PySyncObj's name
+
+
+class _JournalAdapter:
+    """The journal under PySyncObj's names; its positions count from the first entry held."""
+
+    def __init__(self, log: EngineLog, committed: int, append_bytes: int) -> None:
+        self._log = log
+        self._committed = committed
+        self._append_bytes = append_bytes
+
+    def __len__(self) -> int:
+        return self._log.last_index - self._log.first_index + 1
+
+    def __getitem__(self, item: int | slice) -> Any:
+        first = self._log.first_index
+        if isinstance(item, int):
+            return self._log.entry(first + item if item >= 0 else self._log.last_index + 1 + item)
+        start = first + (item.start or 0)
+        if item.stop is None:
+            return self._log.entries(start, None, self._append_bytes + 1)
+        return self._log.entries(start, min(first + item.stop, self._log.last_index + 1))
+
+    def add(self, command: bytes, index: int, term: int) -> None:
+        self._log.append(command, index, term)
+
+    def deleteEntriesFrom(self, position: int) -> None:  # noqa: N802 - PySyncObj's name
+        self._log.truncate_from(self._log.first_index + position)
+
+    def setCurrentTerm(self, term: int, vote: str | None) -> None:  # noqa: N802 - PySyncObj's name
+        self._log.set_hard_state(term, vote)
+
+    def getCurrentTerm(self) -> int:  # noqa: N802 - PySyncObj's name
+        return self._log.term
+
+    def getVotedForNodeId(self) -> str | None:  # noqa: N802 - PySyncObj's name
+        return self._log.vote
+
+    def getRaftCommitIndex(self) -> int:  # noqa: N802 - PySyncObj's name
+        return self._committed
+
+    def setRaftCommitIndex(self, index: int) -> None: ...  # noqa: N802 - PySyncObj's name
+
+    def onOneSecondTimer(self) -> None: ...  # noqa: N802 - PySyncObj's name
+
+    def _destroy(self) -> None: ...
+
+
+Send = Callable[[str, Message], None]
+
+
+class _Outbox(Transport):  # type: ignore[misc]  # PySyncObj has no types
+    """PySyncObj's transport: turns its dictionaries into messages and hands them to the replica."""
+
+    def __init__(self, send: Send) -> None:
+        super().__init__(None, None, [])
+        self._send = send
+
+    def send(self, node: Node, message: dict[str, Any]) -> bool:
+        translate = _OUTGOING.get(message["type"])
+        if translate is not None and message.get("serialized", False) is False:
+            self._send(node.id, translate(message))
+        return True
+
+
+def _append_out(message: dict[str, Any]) -> Append:
+    return Append(
+        message["term"],
+        message["commit_index"],
+        message["prevLogIdx"],
+        message["prevLogTerm"],
+        message["entries"],
+    )
+
+
+_OUTGOING: dict[str, Callable[[dict[str, Any]], Message]] = {
+    "append_entries": _append_out,
+    # The replica writes its own term over the 0: PySyncObj's answer carries none (finding 3).
+    "next_node_idx": lambda m: Acknowledged(0, m["next_node_idx"], m["success"], m["reset"]),
+    "request_vote": lambda m: VoteRequest(m["term"], m["last_log_index"], m["last_log_term"]),
+    "response_vote": lambda m: VoteGranted(m["term"]),
+}
+
+
+class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
+    """One member's Raft core. Every call says what time it is and returns at once."""
+
+    def __init__(
+        self,
+        member_id: str,
+        others: Sequence[str],
+        log: EngineLog,
+        send: Send,
+        *,
+        now: float,
+        heartbeat_s: float,
+        fallback_s: float,
+        applied_index: int,
+        append_bytes: int = APPEND_BYTES,
+    ) -> None:
+        _clock.now = now
+        committed = max(applied_index, FIRST_INDEX)
+        self._log = log
+        self.is_leader = self.is_candidate = False
+        so.createJournal = lambda _: _JournalAdapter(log, committed, append_bytes)
+        self._outbox = _Outbox(send)
+        self._nodes = {other: Node(other) for other in others}
+        conf = SyncObjConf(
+            autoTick=False,
+            appendEntriesUseBatch=False,
+            appendEntriesPeriod=heartbeat_s,
+            raftMinTimeout=heartbeat_s * 4,
+            raftMaxTimeout=heartbeat_s * 5,
+            connectionTimeout=heartbeat_s * 5,
+            leaderFallbackTimeout=fallback_s,
+            appendEntriesBatchSizeBytes=append_bytes,
+            onStateChanged=self._state_changed,
+        )
+        conf.logCompactionMinEntries = conf.logCompactionMinTime = math.inf
+        super().__init__(Node(member_id), list(self._nodes.values()), conf, transport=self._outbox)
+        self._SyncObj__raftLastApplied = committed
+        self._hold_elections()
+
+    @replicated  # type: ignore[untyped-decorator]  # PySyncObj has no types
+    def hand_over(self, payload: bytes) -> None:
+        """The one replicated method. It does nothing: the replica reads committed entries itself."""
+
+    def linked(self, peer: str) -> None:
+        self._outbox._onNodeConnected(self._nodes[peer])
+
+    def unlinked(self, peer: str) -> None:
+        self._outbox._onNodeDisconnected(self._nodes[peer])
+
+    def tick(self, now: float) -> None:
+        """Commit, step down, send what is due. Never campaigns by itself."""
+        _clock.now = now
+        self._onTick(0)
+
+    def campaign(self, now: float) -> None:
+        """Raise the term and ask for votes. Only after a majority said in a pre-vote that it would vote."""
+        _clock.now = now
+        self._SyncObj__raftElectionDeadline = -math.inf
+        self._onTick(0)
+        self._hold_elections()
+
+    def propose(self, now: float, payload: bytes) -> int:
+        """Append an entry as the leader and send it; returns its index."""
+        _clock.now = now
+        self.hand_over(payload)
+        self._checkCommandsToApply()
+        return self._log.last_index
+
+    def observe_term(self, now: float, term: int) -> None:
+        """A higher term exists: move to it as a follower that has not voted."""
+        self._deliver(
+            now,
+            next(iter(self._nodes.values()), Node("")),
+            {"type": "request_vote", "term": term, "last_log_term": -1, "last_log_index": -1},
+        )
+
+    def append(self, now: float, peer: str, message: Append) -> None:
+        self._deliver(
+            now,
+            self._nodes[peer],
+            {
+                "type": "append_entries",
+                "term": message.term,
+                "commit_index": message.commit_index,
+                "prevLogIdx": message.prev_index,
+                "prevLogTerm": message.prev_term,
+                "entries": message.entries,
+            },
+        )
+
+    def acknowledged(self, now: float, peer: str, message: Acknowledged, rules: Rules) -> None:
+        node, positions = self._nodes[peer], self._SyncObj__raftNextIndex
+        before = positions.get(node, 0)
+        next_index = max(message.next_index, FIRST_INDEX + 1)
+        self._deliver(
+            now,
+            node,
+            {
+                "type": "next_node_idx",
+                "next_node_idx": next_index,
+                "reset": message.reset,
+                "success": message.success,
+            },
+        )
+        if rules.keep_next_index and message.success and not message.reset and node in positions:
+            positions[node] = max(before, positions[node])
+
+    def vote_requested(self, now: float, peer: str, message: VoteRequest) -> None:
+        self._deliver(
+            now,
+            self._nodes[peer],
+            {
+                "type": "request_vote",
+                "term": message.term,
+                "last_log_index": message.last_index,
+                "last_log_term": message.last_term,
+            },
+        )
+
+    def vote_granted(self, now: float, peer: str, message: VoteGranted) -> None:
+        self._deliver(now, self._nodes[peer], {"type": "response_vote", "term": message.term})
+
+    @property
+    def leader(self) -> str | None:
+        node = self._getLeader()
+        return None if node is None else node.id
+
+    @property
+    def term(self) -> int:
+        return int(self.raftCurrentTerm)
+
+    @property
+    def commit_index(self) -> int:
+        return int(self.raftCommitIndex)
+
+    def _deliver(self, now: float, node: Node, message: dict[str, Any]) -> None:
+        _clock.now = now
+        self._outbox._onMessageReceived(node, message)
+        self._hold_elections()
+
+    def _state_changed(self, _: int, state: int) -> None:
+        self.is_leader = state == so._RAFT_STATE.LEADER
+        self.is_candidate = state == so._RAFT_STATE.CANDIDATE
+
+    def _hold_elections(self) -> None:
+        self._SyncObj__raftElectionDeadline = math.inf
+
+
+def _install_seams() -> None:
+    so.Serializer = _NoSerializer
+    so.pickle = _Codec
+    so.monotonicTime = lambda: _clock.now
+    so.random = SimpleNamespace(random=lambda: 0.5)
+    so.PIPE_NOTIFIER_ENABLED = False
+
+
+_install_seams()

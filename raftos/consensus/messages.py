@@ -1,0 +1,152 @@
+"""What members say to each other: frozen values, msgpack arrays on the wire, never pickle.
+
+    Append        -> Acknowledged       replication and heartbeat (Raft section 5.3)
+    VoteRequest   -> VoteGranted        election (section 5.2)
+    PreVote       -> PreVoteAnswer      would you vote? raises no term (thesis section 9.6)
+    StaleTerm                           your term is over
+    Confirm       -> Confirmed          a round of a read barrier (thesis section 6.4)
+    BarrierAsked  -> BarrierAnswered    a member asks the leader for a read index
+    Forwarded     -> ForwardAnswered    requests handed to the leader, their results handed back
+    TimeoutNow                          leadership transfer (thesis section 3.10)
+    Asked         -> Answered           soft questions between members (status, load)
+
+Every message of the protocol carries the sender's term. The link generation is the transport's:
+it drops what belongs to an older link before it gets here.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Base of all messages."""
+
+
+class Append(Message, frozen=True, tag=1):
+    term: int
+    commit_index: int
+    prev_index: int
+    prev_term: int
+    entries: list[tuple[bytes, int, int]]
+    """(command, index, term), consecutive, beginning at prev_index + 1."""
+
+
+class Acknowledged(Message, frozen=True, tag=2):
+    term: int
+    next_index: int
+    success: bool
+    reset: bool
+
+
+class VoteRequest(Message, frozen=True, tag=3):
+    term: int
+    last_index: int
+    last_term: int
+
+
+class VoteGranted(Message, frozen=True, tag=4):
+    term: int
+
+
+class PreVote(Message, frozen=True, tag=5):
+    term: int
+    """The term the sender would campaign in: its own plus one."""
+    last_index: int
+    last_term: int
+    transfer: bool
+
+
+class PreVoteAnswer(Message, frozen=True, tag=6):
+    term: int
+    """The term that was asked for."""
+    granted: bool
+    current_term: int
+
+
+class StaleTerm(Message, frozen=True, tag=7):
+    term: int
+
+
+class Confirm(Message, frozen=True, tag=8):
+    term: int
+    round: int
+
+
+class Confirmed(Message, frozen=True, tag=9):
+    term: int
+    round: int
+
+
+class BarrierAsked(Message, frozen=True, tag=10):
+    id: int
+
+
+class BarrierAnswered(Message, frozen=True, tag=11):
+    id: int
+    index: int
+    """The read index, or 0: not the leader (any more), ask another."""
+
+
+class Forwarded(Message, frozen=True, tag=12):
+    id: int
+    time_left_ms: int
+    requests: list[bytes]
+
+
+class Outcome(IntEnum):
+    RESULTS = 0
+    NOT_LEADER = 1
+    """Not agreed here as far as this member knows: send the same requests to the leader."""
+
+
+class ForwardAnswered(Message, frozen=True, tag=13):
+    id: int
+    outcome: int
+    results: list[bytes]
+
+
+class TimeoutNow(Message, frozen=True, tag=14):
+    term: int
+
+
+class Asked(Message, frozen=True, tag=15):
+    id: int
+    channel: int
+    body: bytes
+
+
+class Answered(Message, frozen=True, tag=16):
+    id: int
+    error: bool
+    body: bytes
+
+
+AnyMessage = (
+    Append
+    | Acknowledged
+    | VoteRequest
+    | VoteGranted
+    | PreVote
+    | PreVoteAnswer
+    | StaleTerm
+    | Confirm
+    | Confirmed
+    | BarrierAsked
+    | BarrierAnswered
+    | Forwarded
+    | ForwardAnswered
+    | TimeoutNow
+    | Asked
+    | Answered
+)
+
+encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(AnyMessage)
+
+
+def decode(frame: bytes) -> AnyMessage:
+    """The message in a frame. Raises `msgspec.MsgspecError` for anything else."""
+    return _decoder.decode(frame)  # type: ignore[no-any-return]  # the decoder is typed by the union

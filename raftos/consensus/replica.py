@@ -1,0 +1,394 @@
+"""One member's replica: tick | frame | proposal | synced in; frames, entries and results out.
+
+The replica does no I/O, starts nothing, awaits nothing and reads no clock: every input says what
+time it is, `step` finishes the work and `take` hands out what the outside has to do. The same code
+runs in the daemon (`driver.py`) and in the simulation, where time is virtual.
+
+Between PySyncObj (`engine.py`) and the world stand the guard's rules and three parts that share a
+`Core`: `Elections` (when to campaign), `Proposals` (writes) and `Barriers` (linearizable reads).
+
+    input ──> guard ──> engine (PySyncObj) ──> journal (buffered) ──> disk ──> synced ──> promises
+                                         └──> committed and durable here ──> apply ──> results
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from random import Random
+
+from raftos.consensus import guard
+from raftos.consensus.barriers import Barriers
+from raftos.consensus.base import Role, Status
+from raftos.consensus.core import Core, Output, ReplicaLog, Timings
+from raftos.consensus.elections import Elections
+from raftos.consensus.engine import Engine
+from raftos.consensus.messages import (
+    Acknowledged,
+    Append,
+    BarrierAnswered,
+    BarrierAsked,
+    Confirm,
+    Confirmed,
+    ForwardAnswered,
+    Forwarded,
+    Message,
+    PreVote,
+    PreVoteAnswer,
+    StaleTerm,
+    TimeoutNow,
+    VoteGranted,
+    VoteRequest,
+)
+from raftos.consensus.proposals import Proposals, entry_payload
+from raftos.errors import Conflict, InvalidInput, NoQuorum, OutcomeUnknown
+
+MAX_APPLY_BYTES = 2**20
+"""About how much is handed over for applying at once."""
+
+
+class Replica:
+    """The deterministic core of one member."""
+
+    def __init__(
+        self,
+        *,
+        member_id: str,
+        voters: Sequence[str],
+        journal: ReplicaLog,
+        applied_index: int,
+        time_ms: int,
+        now: float,
+        random: Random,
+        timings: Timings | None = None,
+        rules: guard.Rules | None = None,
+    ) -> None:
+        """`applied_index` and `time_ms` are the machine's; the journal's entries beyond are handed over."""
+        self.core = core = Core(
+            member_id, voters, journal, timings or Timings(), random, rules or guard.Rules()
+        )
+        core.now = now
+        self._journal = journal
+        core.engine = Engine(
+            member_id,
+            core.others,
+            journal,
+            self._engine_sends,
+            now=now,
+            heartbeat_s=core.timings.heartbeat_s,
+            fallback_s=core.timings.fallback_s,
+            applied_index=applied_index,
+            append_bytes=core.timings.append_bytes,
+        )
+        self.elections = Elections(core)
+        self.proposals = Proposals(core)
+        self.barriers = Barriers(core)
+        self.barriers.applied_index = applied_index
+        self._handed_over = applied_index
+        self._time_ms, self._time_at = time_ms, now
+        self._acknowledge_to: int | None = None
+        self._waiting_acks: dict[str, Acknowledged] = {}
+        self._matched: dict[str, int] = {}
+        self._matched_term = 0
+        self._unsynced_since: float | None = None
+        self._tick_needed = True
+        self._transfer: tuple[Hashable, str, float, bool] | None = None
+        self._handlers: dict[type[Message], Callable[..., None]] = self._protocol()
+
+    def _protocol(self) -> dict[type[Message], Callable[..., None]]:
+        return {
+            Append: self._append,
+            Acknowledged: self._acknowledged,
+            PreVote: self.elections.asked,
+            PreVoteAnswer: self.elections.answered,
+            VoteRequest: self.elections.requested,
+            VoteGranted: self.elections.granted,
+            StaleTerm: self._stale_term,
+            Confirm: self._confirm,
+            Confirmed: self.barriers.confirmed,
+            BarrierAsked: self.barriers.asked,
+            BarrierAnswered: self.barriers.answered,
+            Forwarded: self.proposals.forwarded,
+            ForwardAnswered: self.proposals.answered,
+            TimeoutNow: self.elections.timeout_now,
+        }
+
+    # Inputs. Each may only change state and fill the outbox; `step` concludes.
+
+    def linked(self, now: float, peer: str, generation: int) -> None:
+        """A link to `peer` is up. A newer generation replaces the older one."""
+        self.core.now = now
+        if peer in self.core.others:
+            if peer in self.core.links:
+                self._drop_link(peer)
+            self.core.links[peer] = generation
+            self.core.engine.linked(peer)
+            self._tick_needed = True
+
+    def unlinked(self, now: float, peer: str, generation: int) -> None:
+        self.core.now = now
+        if self.core.links.get(peer) == generation:
+            self._drop_link(peer)
+
+    def _drop_link(self, peer: str) -> None:
+        core = self.core
+        del core.links[peer]
+        core.engine.unlinked(peer)
+        self._waiting_acks.pop(peer, None)
+        self.proposals.lost_link(peer)
+        self.barriers.forget_question(peer)
+        if core.engine.leader == peer and not core.is_leader:
+            self.elections.lost_leader()
+
+    def received(self, now: float, peer: str, generation: int, message: Message) -> None:
+        """A message of the link `generation`; anything older, or from a stranger, is dropped."""
+        self.core.now = now
+        handler = self._handlers.get(type(message))
+        if handler is not None and self.core.links.get(peer) == generation:
+            handler(peer, message)
+
+    def propose(self, now: float, token: Hashable, requests: Sequence[bytes], deadline: float) -> None:
+        """Agree on `requests`; ends as `(token, [result, ...])` or `(token, error)`."""
+        self.core.now = now
+        self.proposals.propose(token, requests, deadline)
+
+    def read_barrier(self, now: float, token: Hashable, deadline: float) -> None:
+        """Ends as `(token, index)` once this member has applied that read index, or `(token, NoQuorum)`."""
+        self.core.now = now
+        self.barriers.read(token, deadline)
+
+    def transfer(self, now: float, token: Hashable, target: str | None, deadline: float) -> None:
+        """Hand leadership over; only on the leader. Ends as `(token, new leader id)` or an error."""
+        core = self.core
+        core.now = now
+        if not core.is_leader:
+            core.finish(token, NoQuorum("this member does not lead (any more); try again"))
+        elif self._transfer is not None:
+            core.finish(token, Conflict("another transfer is under way; wait for it to end"))
+        elif target is None and not core.links:
+            core.finish(token, Conflict("no other member is connected, so there is nobody to transfer to"))
+        elif target is not None and target not in core.others:
+            core.finish(token, InvalidInput(f"member {target!r} is not another voter of this cluster"))
+        else:
+            best = (
+                max(core.links, key=lambda peer: (self._matched.get(peer, 0), peer))
+                if target is None
+                else target
+            )
+            self._transfer = (token, best, deadline, False)
+            self.proposals.paused = True
+
+    def synced(self, now: float) -> None:
+        """The journal's durable part grew."""
+        self.core.now = now
+        self._unsynced_since = None
+        self._tick_needed = True
+
+    def applied(self, now: float, results: Sequence[tuple[int, list[bytes]]], time_ms: int) -> None:
+        """Entries of `Output.committed` were applied, with the encoded results of each index."""
+        core = self.core
+        core.now = now
+        if time_ms > self._time_ms:
+            self._time_ms, self._time_at = time_ms, now
+        for index, values in results:
+            self.proposals.applied(index, values)
+        if results:
+            self.barriers.applied(results[-1][0])
+
+    def troubled(self, now: float, trouble: str | None) -> None:
+        """This member cannot keep promises (its disk is full), or can again (None).
+
+        A leader in trouble steps down: it moves to the next term, in which another may lead.
+        """
+        core = self.core
+        core.now = now
+        core.trouble = trouble
+        if trouble is not None and core.is_leader and core.others:
+            core.engine.observe_term(now, core.term + 1)
+
+    def tick(self, now: float) -> None:
+        """Time passed. Call at least every tenth of an election timeout."""
+        core = self.core
+        core.now = now
+        self._tick_needed = True
+        self.elections.tick()
+        self.proposals.expire()
+        self.barriers.expire()
+        self._watch_disk()
+        self._drive_transfer()
+
+    # Conclusions.
+
+    def step(self, now: float) -> None:
+        """Finish the work of the inputs since the last step."""
+        core = self.core
+        core.now = now
+        core.release()
+        if core.is_leader:
+            self._count_waiting_acks()
+        if self._tick_needed:
+            self._tick_needed = False
+            core.engine.tick(now)
+        core.leader = self._reachable_leader()
+        self.proposals.stamp = self.cluster_time_ms(now)
+        self.proposals.pump()
+        self.barriers.pump()
+        self._hand_over()
+        if self._unsynced_since is None and self._journal.position > self._journal.synced_position:
+            self._unsynced_since = now
+
+    def take(self) -> Output:
+        """What has to be done outside since the last take."""
+        output, self.core.output = self.core.output, Output()
+        return output
+
+    def _hand_over(self) -> None:
+        commit = self.core.commit_index
+        if self._handed_over < commit:
+            entries = self._journal.entries(self._handed_over + 1, commit + 1, MAX_APPLY_BYTES)
+            self.core.output.committed.extend((entry[1], entry_payload(entry[0])) for entry in entries)
+            self._handed_over = entries[-1][1]
+
+    def _reachable_leader(self) -> str | None:
+        core = self.core
+        if core.is_leader:
+            return core.member_id
+        leader = core.engine.leader
+        return leader if leader in core.links and self.elections.hears_leader else None
+
+    # Messages.
+
+    def _engine_sends(self, peer: str, message: Message) -> None:
+        """PySyncObj sends: what makes a promise waits for the disk."""
+        if isinstance(message, Append):
+            self.core.send(peer, message)
+            return
+        if isinstance(message, Acknowledged):
+            message = self._acknowledgement(message)
+        self.core.promise(peer, message)
+
+    def _acknowledgement(self, message: Acknowledged) -> Acknowledged:
+        next_index = message.next_index
+        if message.success and self._acknowledge_to is not None:
+            next_index = self._acknowledge_to + 1
+        return Acknowledged(self.core.term, next_index, message.success, message.reset)
+
+    def _append(self, peer: str, message: Append) -> None:
+        core = self.core
+        if not guard.well_formed(message):
+            return
+        if message.term < core.term:
+            core.promise(peer, StaleTerm(core.term))
+            return
+        admitted = guard.admit_append(self._journal, core.engine.commit_index, message, core.rules)
+        self._acknowledge_to = admitted.acknowledge_to
+        core.engine.append(core.now, peer, admitted.append)
+        self._acknowledge_to = None
+        self.elections.heard_leader()
+
+    def _acknowledged(self, peer: str, message: Acknowledged) -> None:
+        core = self.core
+        if message.term > core.term:
+            core.engine.observe_term(core.now, message.term)
+        if not core.is_leader or not guard.acknowledgement_counts(core.term, message, core.rules):
+            return
+        self._note_match(peer, message)
+        self._count(peer, message)
+
+    def _note_match(self, peer: str, message: Acknowledged) -> None:
+        if self._matched_term != self.core.term:
+            self._matched, self._matched_term = {}, self.core.term
+        if message.success:
+            self._matched[peer] = max(self._matched.get(peer, 0), message.next_index - 1)
+
+    def _count(self, peer: str, message: Acknowledged) -> None:
+        """Feed an acknowledgement to the engine as far as our own disk has come; keep the rest."""
+        core = self.core
+        part, more = guard.durable_part(message, self._journal.synced_index, core.rules)
+        if more:
+            self._waiting_acks[peer] = message
+        core.engine.acknowledged(core.now, peer, part, core.rules)
+        self._tick_needed = True
+
+    def _count_waiting_acks(self) -> None:
+        if self._waiting_acks:
+            waiting, self._waiting_acks = self._waiting_acks, {}
+            for peer, message in waiting.items():
+                if guard.acknowledgement_counts(self.core.term, message, self.core.rules):
+                    self._count(peer, message)
+
+    def _stale_term(self, peer: str, message: StaleTerm) -> None:
+        if message.term > self.core.term:
+            self.core.engine.observe_term(self.core.now, message.term)
+
+    def _confirm(self, peer: str, message: Confirm) -> None:
+        if message.term < self.core.term and self.core.rules.read_match_term:
+            self.core.promise(peer, StaleTerm(self.core.term))
+        self.barriers.confirm(peer, message)
+
+    # Slow disks and transfers.
+
+    def _watch_disk(self) -> None:
+        """A leader whose disk has been busy for one election timeout gives way."""
+        core = self.core
+        since = self._unsynced_since
+        if (
+            since is not None
+            and core.now - since > core.timings.election_s
+            and core.is_leader
+            and core.others
+        ):
+            self._unsynced_since = core.now
+            core.engine.observe_term(core.now, core.term + 1)
+
+    def _drive_transfer(self) -> None:
+        """Wait until the target has everything, tell it to campaign, and see who leads then."""
+        if self._transfer is None:
+            return
+        core = self.core
+        token, target, deadline, told = self._transfer
+        if not core.is_leader and core.leader is not None:
+            self._end_transfer(token, core.leader)
+        elif core.now >= deadline:
+            unsure: Conflict | OutcomeUnknown = Conflict(
+                f"{target} did not take over in time; the leader is unchanged"
+            )
+            if not core.is_leader:
+                unsure = OutcomeUnknown("no leader is known yet after the transfer; see `raftos leader show`")
+            self._end_transfer(token, unsure)
+        elif core.is_leader and not told and self._matched.get(target) == self._journal.last_index:
+            core.send(target, TimeoutNow(core.term))
+            self._transfer = (token, target, deadline, True)
+
+    def _end_transfer(self, token: Hashable, value: object) -> None:
+        self._transfer = None
+        self.proposals.paused = False
+        self.core.finish(token, value)
+
+    # Views.
+
+    def cluster_time_ms(self, now: float) -> int:
+        """The last applied stamp plus the monotonic time measured since."""
+        return self._time_ms + int((now - self._time_at) * 1000)
+
+    @property
+    def role(self) -> Role:
+        if self.core.is_leader:
+            return Role.LEADER
+        return Role.CANDIDATE if self.core.engine.is_candidate else Role.FOLLOWER
+
+    def status(self) -> Status:
+        core, journal = self.core, self._journal
+        return Status(
+            member_id=core.member_id,
+            role=self.role,
+            leader_id=core.leader,
+            term=core.term,
+            commit_index=core.commit_index,
+            applied_index=self.barriers.applied_index,
+            last_index=journal.last_index,
+            synced_index=journal.synced_index,
+            voters=core.voters,
+            connected=tuple(sorted(core.links)),
+            has_quorum=core.leader is not None,
+            trouble=core.trouble,
+        )

@@ -1,0 +1,124 @@
+"""What the cluster promised, and the checks that hold it to that.
+
+Every successful write has a revision, and revisions are the order in which the machine applied
+writes. So linearizability needs no search: if a write was acknowledged before another began, its
+revision is lower; a read returns a revision of its key at least as high as any that was
+acknowledged, or read, before it began, and never a value nobody had yet asked to write.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from raftos.state.machine import Machine
+
+
+class Violation(Exception):
+    """The cluster broke a promise."""
+
+
+@dataclass
+class Write:
+    id: bytes
+    key: str
+    value: bytes
+    began: float
+    ended: float | None = None
+    revision: int | None = None
+    version: int | None = None
+
+
+@dataclass
+class History:
+    """What clients saw and what members did, over all crashes of one run."""
+
+    writes: list[Write] = field(default_factory=list)
+    leaders: dict[int, str] = field(default_factory=dict)
+    committed: dict[int, bytes] = field(default_factory=dict)
+    hashes: dict[int, bytes] = field(default_factory=dict)
+    floor: dict[str, int] = field(default_factory=dict)
+    """For each key the highest revision acknowledged to a writer or returned by a read."""
+    values: dict[bytes, Write] = field(default_factory=dict)
+    reads: int = 0
+    acknowledged: int = 0
+
+    def leads(self, member: str, term: int) -> None:
+        first = self.leaders.setdefault(term, member)
+        if first != member:
+            raise Violation(f"two leaders in term {term}: {first} and {member}")
+
+    def handed_over(self, member: str, index: int, command: bytes) -> None:
+        first = self.committed.setdefault(index, command)
+        if first != command:
+            raise Violation(f"{member} committed another entry {index} than was committed before")
+
+    def applied(self, member: str, machine: Machine) -> None:
+        first = self.hashes.setdefault(machine.applied_index, machine.state_hash)
+        if first != machine.state_hash:
+            raise Violation(f"{member} has another state at entry {machine.applied_index} than others")
+
+    def write_began(self, write: Write) -> None:
+        self.writes.append(write)
+        self.values[write.value] = write
+
+    def write_ended(self, write: Write, now: float, version: int, revision: int) -> None:
+        if revision <= self.floor_at_begin(write.key, write.began):
+            raise Violation(
+                f"write of {write.key!r} got revision {revision}, not above what was seen before it began"
+            )
+        if write.revision is not None and write.revision != revision:
+            raise Violation(
+                f"one request was acknowledged twice, with revisions {write.revision} and {revision}"
+            )
+        write.ended, write.revision, write.version = now, revision, version
+        self.acknowledged += 1
+        self._seen(write.key, now, revision)
+
+    def read_ended(self, key: str, began: float, now: float, found: tuple[bytes, int] | None) -> None:
+        value, revision = found or (None, 0)
+        if revision < self.floor_at_begin(key, began):
+            raise Violation(
+                f"a read of {key!r} at {began:.3f} returned revision {revision}, "
+                f"older than {self.floor_at_begin(key, began)} seen before it began"
+            )
+        if value is not None and value not in self.values:
+            raise Violation(f"a read of {key!r} returned a value that nobody wrote")
+        self.reads += 1
+        self._seen(key, now, revision)
+
+    # The floor of a key rises over time; a call is judged by the floor when it began.
+
+    _steps: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
+
+    def _seen(self, key: str, now: float, revision: int) -> None:
+        if revision > self.floor.get(key, 0):
+            self.floor[key] = revision
+            self._steps.setdefault(key, []).append((now, revision))
+
+    def floor_at_begin(self, key: str, began: float) -> int:
+        best = 0
+        for at, revision in reversed(self._steps.get(key, [])):
+            if at < began:
+                best = revision
+                break
+        return best
+
+    def check_end(self, machine: Machine, rows: dict[str, tuple[bytes, int, int]]) -> None:
+        """After healing: every acknowledged write is in, exactly once."""
+        acknowledged = [write for write in self.writes if write.revision is not None]
+        revisions = [write.revision for write in acknowledged]
+        if len(set(revisions)) != len(revisions):
+            raise Violation("two acknowledged writes share one revision")
+        for write in acknowledged:
+            assert write.revision is not None
+            if write.revision > machine.revision:
+                raise Violation(f"acknowledged write of {write.key!r} (revision {write.revision}) is lost")
+            _, version, revision = rows.get(write.key, (b"", 0, 0))
+            if revision < write.revision or version < (write.version or 0):
+                raise Violation(f"acknowledged write of {write.key!r} (revision {write.revision}) is lost")
+        asked = len(self.writes)
+        applied = sum(version for _, version, _ in rows.values())
+        if applied > asked:
+            raise Violation(
+                f"{applied} writes were applied although only {asked} were asked for: one was doubled"
+            )

@@ -1,0 +1,233 @@
+"""Clients and the nemesis: what is asked of the cluster, and what is done to it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+from raftos.errors import NotFound, RaftosError
+from raftos.state.command import Ok, decode_result, encode_request
+from raftos.state.domains.kv import Get, Put
+from tests.simulation.history import Violation, Write
+from tests.simulation.world import SILENT_LINK_S, World
+
+ATTEMPT_S = 1.0
+PATIENCE_S = 6.0
+
+
+class Client:
+    """One user: calls one after another, each sent to any member, again elsewhere when it hangs."""
+
+    def __init__(
+        self, world: World, name: str, *, keys: int = 4, pace_s: float = 0.015, reads: float = 0.4
+    ) -> None:
+        self.world = world
+        self.name = name
+        self.keys = keys
+        self.pace_s = pace_s
+        self.reads = reads
+        self.stopped = False
+        self._numbers = itertools.count(1)
+
+    def go(self) -> None:
+        if not self.stopped:
+            if self.world.random.random() < self.reads:
+                self.read(self.world.random.choice(self.world.names), self._key(), self._next)
+            else:
+                self.write(self._key(), self._next)
+
+    def _next(self) -> None:
+        self.world.after(self.world.random.expovariate(1 / self.pace_s), self.go)
+
+    def _key(self) -> str:
+        return f"key{self.world.random.randrange(self.keys)}"
+
+    # Writes.
+
+    def write(self, key: str, then: Callable[[], None], first: str | None = None) -> Write:
+        """Put a value nobody else puts; sent again with the same id until it is answered."""
+        world = self.world
+        value = f"{self.name}-{next(self._numbers)}".encode()
+        write = Write(self._request_id(), key, value, world.now)
+        world.history.write_began(write)
+        request = encode_request(write.id, Put(key=key, value=value))
+        self._attempt(write, request, first or world.random.choice(world.names), then)
+        return write
+
+    def _request_id(self) -> bytes:
+        random = self.world.random
+        up = [node for node in self.world.nodes.values() if node.up]
+        created = max((node.replica.cluster_time_ms(self.world.now) for node in up), default=0)
+        tail = bytearray(random.getrandbits(80).to_bytes(10, "big"))
+        tail[0], tail[2] = 0x70 | (tail[0] & 0x0F), 0x80 | (tail[2] & 0x3F)
+        return created.to_bytes(6, "big") + bytes(tail)
+
+    def _attempt(self, write: Write, request: bytes, member: str, then: Callable[[], None]) -> None:
+        world = self.world
+        state = {"open": True}
+
+        def again() -> None:
+            if not state["open"]:
+                return
+            state["open"] = False
+            if write.ended is None and world.now - write.began < PATIENCE_S and not self.stopped:
+                others = [name for name in world.names if name != member]
+                self._attempt(write, request, world.random.choice(others or world.names), then)
+            else:
+                then()
+
+        def answered(value: object) -> None:
+            if isinstance(value, RaftosError):
+                world.after(0.05, again)
+                return
+            assert isinstance(value, list)
+            self._acknowledged(write, decode_result(value[0]))
+            if state["open"]:
+                state["open"] = False
+                then()
+
+        world.after(ATTEMPT_S, again)
+        self._call(
+            member,
+            lambda token: world.nodes[member].replica.propose(
+                world.now, token, [request], world.now + ATTEMPT_S
+            ),
+            answered,
+        )
+
+    def _acknowledged(self, write: Write, result: object) -> None:
+        if not isinstance(result, Ok):
+            raise Violation(f"a plain put was refused: {result}")
+        value = result.value
+        self.world.history.write_ended(write, self.world.now, value["version"], value["revision"])
+
+    # Reads.
+
+    def read(self, member: str, key: str, then: Callable[[], None]) -> None:
+        world, began = self.world, self.world.now
+        node = world.nodes[member]
+        state = {"open": True}
+
+        def close() -> None:
+            if state["open"]:
+                state["open"] = False
+                then()
+
+        def answered(value: object) -> None:
+            if isinstance(value, int):
+                reader = node.machine.reader()
+                try:
+                    item = reader.query(Get(key=key))
+                    found: tuple[bytes, int] | None = (item.value, item.revision)
+                except NotFound:
+                    found = None
+                finally:
+                    reader.close()
+                world.history.read_ended(key, began, world.now, found)
+            close()
+
+        world.after(ATTEMPT_S, close)
+        self._call(
+            member, lambda token: node.replica.read_barrier(world.now, token, world.now + ATTEMPT_S), answered
+        )
+
+    def _call(self, member: str, call: Callable[[object], None], answered: Callable[[object], None]) -> None:
+        world, node = self.world, self.world.nodes[member]
+        token = object()
+        world.tokens[token] = answered
+
+        def deliver() -> None:
+            call(token)
+            world.step(node)
+
+        incarnation = node.incarnation
+        world.after(world.random.expovariate(1 / 0.001), lambda: world._on(node, incarnation, deliver))
+
+
+class Nemesis:
+    """Crashes, cuts, one-way stalls, pauses, bounced links, slow disks - and their ends."""
+
+    def __init__(self, world: World, *, spacing_s: float = 0.5) -> None:
+        self.world = world
+        self.spacing_s = spacing_s
+        self.stopped = False
+        self._faults = (
+            (30, self._crash),
+            (4, self._crash_all),
+            (16, self._cut),
+            (16, self._stall),
+            (12, self._bounce),
+            (14, self._pause),
+            (6, self._isolate),
+            (5, self._slow_disk),
+        )
+
+    def go(self) -> None:
+        if self.stopped:
+            return
+        weights = [weight for weight, _ in self._faults]
+        ((_, fault),) = self.world.random.choices(self._faults, weights)
+        fault()
+        self.world.after(self.world.random.expovariate(1 / self.spacing_s), self.go)
+
+    def _later(self, longest: float, event: Callable[[], None]) -> None:
+        self.world.after(self.world.random.random() * longest, event)
+
+    def _member(self) -> str:
+        leader = self.world.leader()
+        return (
+            leader
+            if leader and self.world.random.random() < 0.5
+            else self.world.random.choice(self.world.names)
+        )
+
+    def _pair(self) -> tuple[str, str]:
+        one, other = self.world.random.sample(self.world.names, 2)
+        return one, other
+
+    def _crash(self) -> None:
+        name = self._member()
+        self.world.crash(name)
+        self._later(1.5, lambda: self.world.start(name))
+
+    def _crash_all(self) -> None:
+        for name in self.world.names:
+            self.world.crash(name)
+            self._later(0.5, lambda name=name: self.world.start(name))  # type: ignore[misc]
+
+    def _cut(self) -> None:
+        a, b = self._pair()
+        self.world.cut_pair(a, b)
+        self._later(2.0, lambda: self.world.heal_pair(a, b))
+
+    def _isolate(self) -> None:
+        name = self._member()
+        for other in self.world.names:
+            if other != name:
+                self.world.cut_pair(name, other)
+                self._later(2.0, lambda other=other: self.world.heal_pair(name, other))  # type: ignore[misc]
+
+    def _stall(self) -> None:
+        a, b = self._pair()
+        self.world.stall(a, b)
+        self._later(2.0, lambda: self.world.unstall(a, b))
+        self.world.after(SILENT_LINK_S, lambda: self.world.close_if_silent(a, b))
+
+    def _bounce(self) -> None:
+        a, b = self._pair()
+        self.world.close_link(a, b)
+        self._later(0.02, lambda: self.world.connect(a, b))
+
+    def _pause(self) -> None:
+        name = self._member()
+        if not self.world.nodes[name].paused:
+            self.world.pause(name)
+            self._later(2.0, lambda: self.world.resume(name))
+
+    def _slow_disk(self) -> None:
+        name = self._member()
+        self.world.slow_disk[name] = self.world.random.choice((0.05, 0.3, 0.9))
+        self._later(1.5, lambda: self._quick_disk(name))
+
+    def _quick_disk(self, name: str) -> None:
+        self.world.slow_disk.pop(name, None)

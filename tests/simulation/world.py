@@ -1,0 +1,376 @@
+"""A cluster on virtual time: the shipped replicas, journals and machines; simulated wires and disks.
+
+One seed is one run. Everything that happens is an event in one queue, ordered by time and then by
+when it was planned; every choice comes from one seeded generator. Links keep the order of frames,
+as TCP does, but may stall in one direction or close; a closed link's frames may still turn up,
+late, under the old generation. A crash keeps only what the disk synced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from raftos.consensus.core import Timings
+from raftos.consensus.guard import Rules, SafetyViolation
+from raftos.consensus.journal import Identity, Journal
+from raftos.consensus.messages import Append, Message
+from raftos.consensus.replica import Replica
+from raftos.state.machine import Machine
+from tests.simulation.history import History, Violation
+from tests.simulation.storage import SimulatedStorage
+
+TIMINGS = Timings(heartbeat_s=0.1, election_s=0.5, append_bytes=2_000)
+TICK_S = 0.025
+SILENT_LINK_S = 3.0
+CLUSTER_EPOCH_MS = 1_700_000_000_000
+
+
+class Link:
+    """One connection between two members: ordered, until it stalls or closes."""
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.last_arrival: dict[str, float] = {}
+        self.stalled: dict[str, list[tuple[str, Message]]] = {}
+
+
+class Node:
+    """One machine: a disk that outlives crashes and, while it runs, a replica on it."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.folder = folder
+        self.storage = SimulatedStorage()
+        self.incarnation = 0
+        self.paused = False
+        self.missed: list[Callable[[], None]] = []
+        self.writing: Any = None
+        self.replica: Replica
+        self.journal: Journal
+        self.machine: Machine
+        self.up = False
+
+
+class World:
+    """All members, the wires between them, and time."""
+
+    def __init__(
+        self, seed: int, folder: Path, *, members: int = 3, rules: Rules | None = None, trace: bool = False
+    ) -> None:
+        self.random = Random(seed)
+        self.rules = rules or Rules()
+        self.now = 1000.0
+        self.history = History()
+        self.names = [f"n{number}" for number in range(1, members + 1)]
+        self.nodes = {name: Node(name, folder / name) for name in self.names}
+        self.links: dict[frozenset[str], Link] = {}
+        self.cut: set[frozenset[str]] = set()
+        self.tokens: dict[object, Callable[[object], None]] = {}
+        self.sent_twice = 0
+        self._sent: dict[tuple[str, str, int, int], int] = {}
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._generation = itertools.count(1)
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._trace = trace
+        self.slow_disk: dict[str, float] = {}
+        for name in self.names:
+            self.start(name)
+        self.after(0.0, self._reconnect)
+
+    # Time.
+
+    def after(self, delay: float, event: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, (self.now + delay, next(self._order), event))
+
+    def run(self, duration: float) -> None:
+        end = self.now + duration
+        while self._queue and self._queue[0][0] <= end:
+            at, _, event = heapq.heappop(self._queue)
+            self.now = max(self.now, at)
+            event()
+        self.now = end
+
+    def run_until(self, condition: Callable[[], bool], limit: float, what: str) -> None:
+        end = self.now + limit
+        while not condition():
+            if not self._queue or self._queue[0][0] > end:
+                raise Violation(f"{what} did not happen within {limit} s")
+            at, _, event = heapq.heappop(self._queue)
+            self.now = max(self.now, at)
+            event()
+
+    def note(self, *facts: object) -> None:
+        """One line of the trace; the digest of all lines is the run's fingerprint."""
+        line = f"{self.now:.6f} " + " ".join(map(str, facts))
+        self._digest.update(line.encode())
+        if self._trace:
+            print(line)
+
+    @property
+    def fingerprint(self) -> str:
+        return self._digest.hexdigest()
+
+    # Members.
+
+    def start(self, name: str) -> None:
+        node = self.nodes[name]
+        if node.up:
+            return
+        node.incarnation += 1
+        node.up, node.paused, node.missed, node.writing = True, False, [], None
+        node.folder.mkdir(parents=True, exist_ok=True)
+        node.journal = Journal.open(
+            node.storage, Identity("simulated", name), segment_bytes=40_000, cache_bytes=8_000
+        )
+        node.machine = Machine(node.folder, cluster_id="simulated")
+        if node.journal.last_index < node.machine.applied_index:
+            raise Violation(
+                f"{name} applied {node.machine.applied_index}, but its log ends at {node.journal.last_index}"
+            )
+        node.replica = Replica(
+            member_id=name,
+            voters=self.names,
+            journal=node.journal,
+            applied_index=node.machine.applied_index,
+            time_ms=node.machine.time_ms or CLUSTER_EPOCH_MS,
+            now=self.now,
+            random=Random(self.random.random()),
+            timings=TIMINGS,
+            rules=self.rules,
+        )
+        self.note("start", name, node.journal.last_index, node.machine.applied_index)
+        self._tick(node, node.incarnation)
+
+    def crash(self, name: str) -> None:
+        node = self.nodes[name]
+        if not node.up:
+            return
+        self.note("crash", name)
+        for other in self.names:
+            if other != name:
+                self.close_link(name, other)
+        node.up = False
+        node.incarnation += 1
+        if node.writing is not None and self.random.random() < 0.7:
+            self._tear(node)
+        node.storage.crash(self.random)
+        node.machine.close()
+        if self.random.random() < 0.5:
+            shutil.rmtree(node.folder)  # SQLite may lose its last commits: here, all of them
+
+    def _tear(self, node: Node) -> None:
+        """The machine stops while the disk is writing: some bytes are down, none are synced."""
+        with node.storage.without_power():
+            node.journal.writer.write(node.writing)
+
+    def pause(self, name: str) -> None:
+        self.note("pause", name)
+        self.nodes[name].paused = True
+
+    def resume(self, name: str) -> None:
+        node = self.nodes[name]
+        self.note("resume", name)
+        missed, node.missed, node.paused = node.missed, [], False
+        for event in missed:
+            event()
+
+    def _on(self, node: Node, incarnation: int, event: Callable[[], None]) -> None:
+        """Run an event of one life of a member: not after its crash, and later if it is paused."""
+        if node.up and node.incarnation == incarnation:
+            if node.paused:
+                node.missed.append(lambda: self._on(node, incarnation, event))
+            else:
+                event()
+
+    def _tick(self, node: Node, incarnation: int) -> None:
+        def tick() -> None:
+            self.after(TICK_S, lambda: self._on(node, incarnation, tick))
+            node.replica.tick(self.now)
+            self.step(node)
+
+        self._on(node, incarnation, tick)
+
+    # One step of a member, and what comes out of it.
+
+    def step(self, node: Node) -> None:
+        try:
+            node.replica.step(self.now)
+            while output := node.replica.take():
+                for peer, generation, message in output.frames:
+                    self._send(node.name, peer, generation, message)
+                self._write(node)
+                for token, value in output.done:
+                    self._end_call(token, value)
+                if output.committed:
+                    self._apply(node, output.committed)
+            self._write(node)
+        except SafetyViolation as violation:
+            raise Violation(f"{node.name}: {violation}") from violation
+        if node.replica.core.is_leader:
+            self.history.leads(node.name, node.replica.core.term)
+
+    def _end_call(self, token: object, value: object) -> None:
+        ended = self.tokens.pop(token, None)
+        if ended is not None:
+            ended(value)
+
+    def _apply(self, node: Node, entries: list[tuple[int, bytes]]) -> None:
+        for index, command in entries:
+            self.history.handed_over(node.name, index, command)
+        results = node.machine.apply(entries)
+        self.history.applied(node.name, node.machine)
+        self.note("apply", node.name, node.machine.applied_index, node.machine.state_hash.hex()[:8])
+        indexes = [index for index, _ in entries]
+        node.replica.applied(self.now, list(zip(indexes, results, strict=True)), node.machine.time_ms)
+        node.replica.step(self.now)
+
+    def _write(self, node: Node) -> None:
+        if node.writing is not None:
+            return
+        node.writing = node.journal.take()
+        if node.writing is None:
+            return
+        write, incarnation = node.writing, node.incarnation
+
+        def written() -> None:
+            node.journal.writer.write(write)
+            node.writing = None
+            node.journal.finish(write)
+            node.replica.synced(self.now)
+            self.step(node)
+
+        delay = self.slow_disk.get(node.name) or self.random.expovariate(1 / 0.002)
+        self.after(delay, lambda: self._on(node, incarnation, written))
+
+    # Wires.
+
+    def _reconnect(self) -> None:
+        self.after(0.1, self._reconnect)
+        for a, b in itertools.combinations(self.names, 2):
+            self.connect(a, b)
+
+    def connect(self, a: str, b: str) -> None:
+        pair = frozenset((a, b))
+        if pair in self.links or pair in self.cut or not (self._reachable(a) and self._reachable(b)):
+            return
+        link = self.links[pair] = Link(next(self._generation))
+        self.note("link", a, b, link.generation)
+        for one, other in ((a, b), (b, a)):
+            node = self.nodes[one]
+            node.replica.linked(self.now, other, link.generation)
+            self.step(node)
+
+    def _reachable(self, name: str) -> bool:
+        return self.nodes[name].up and not self.nodes[name].paused
+
+    def close_link(self, a: str, b: str) -> None:
+        """The link closes; each end notices a little later, and its frames may still arrive."""
+        link = self.links.pop(frozenset((a, b)), None)
+        if link is None:
+            return
+        self.note("close", a, b, link.generation)
+        self._notice_closed(a, b, link.generation)
+        self._notice_closed(b, a, link.generation)
+
+    def _notice_closed(self, name: str, other: str, generation: int) -> None:
+        node, incarnation = self.nodes[name], self.nodes[name].incarnation
+
+        def notice() -> None:
+            node.replica.unlinked(self.now, other, generation)
+            self.step(node)
+
+        self.after(0.002 * self.random.random(), lambda: self._on(node, incarnation, notice))
+
+    def cut_pair(self, a: str, b: str) -> None:
+        self.cut.add(frozenset((a, b)))
+        self.close_link(a, b)
+
+    def heal_pair(self, a: str, b: str) -> None:
+        self.cut.discard(frozenset((a, b)))
+        self.connect(a, b)
+
+    def stall(self, sender: str, receiver: str) -> None:
+        """One direction of a link stops; the frames wait, and a link silent for long is closed."""
+        link = self.links.get(frozenset((sender, receiver)))
+        if link is not None and receiver not in link.stalled:
+            self.note("stall", sender, receiver)
+            link.stalled[receiver] = []
+
+    def unstall(self, sender: str, receiver: str) -> None:
+        link = self.links.get(frozenset((sender, receiver)))
+        if link is not None:
+            for source, message in link.stalled.pop(receiver, []):
+                self._travel(link, source, receiver, message)
+
+    def close_if_silent(self, sender: str, receiver: str) -> None:
+        link = self.links.get(frozenset((sender, receiver)))
+        if link is not None and receiver in link.stalled:
+            self.close_link(sender, receiver)
+
+    def _send(self, sender: str, receiver: str, generation: int, message: Message) -> None:
+        link = self.links.get(frozenset((sender, receiver)))
+        if link is None or link.generation != generation:
+            return
+        self._count_resent(sender, receiver, generation, message)
+        if receiver in link.stalled:
+            link.stalled[receiver].append((sender, message))
+        else:
+            self._travel(link, sender, receiver, message)
+
+    def _count_resent(self, sender: str, receiver: str, generation: int, message: Message) -> None:
+        if isinstance(message, Append):
+            for _, index, term in message.entries:
+                key = (sender, receiver, generation, index)
+                self.sent_twice += self._sent.get(key) == term
+                self._sent[key] = term
+
+    def _travel(self, link: Link, sender: str, receiver: str, message: Message) -> None:
+        node = self.nodes[receiver]
+        arrival = max(link.last_arrival.get(receiver, 0.0), self.now + self.random.expovariate(1 / 0.002))
+        link.last_arrival[receiver] = arrival
+        incarnation, generation = node.incarnation, link.generation
+
+        def arrive() -> None:
+            self.note("frame", sender, receiver, type(message).__name__)
+            try:
+                node.replica.received(self.now, sender, generation, message)
+            except SafetyViolation as violation:
+                raise Violation(f"{receiver}: {violation}") from violation
+            self.step(node)
+
+        self.after(arrival - self.now, lambda: self._on(node, incarnation, arrive))
+
+    # Views.
+
+    def leader(self) -> str | None:
+        """The leader of the highest term that is up, if any."""
+        leading = [node for node in self.nodes.values() if node.up and node.replica.core.is_leader]
+        return max(leading, key=lambda node: node.replica.core.term).name if leading else None
+
+    def heal(self) -> None:
+        """Every wire, every member, every disk as it should be."""
+        self.note("heal")
+        self.cut.clear()
+        self.slow_disk.clear()
+        for link in self.links.values():
+            for receiver in list(link.stalled):
+                for source, message in link.stalled.pop(receiver):
+                    self._travel(link, source, receiver, message)
+        for name, node in self.nodes.items():
+            if node.up and node.paused:
+                self.resume(name)
+            self.start(name)
+
+    def stop(self) -> None:
+        for node in self.nodes.values():
+            if node.up:
+                node.machine.close()
+                node.up = False
