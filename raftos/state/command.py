@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -34,6 +34,9 @@ class Command(msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fiel
 
 class Query(msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True):
     """Base of every query. Subclasses set `tag="domain.name"`; fields are the URL parameters."""
+
+    point: ClassVar[bool] = False
+    """Whether it reads one row by its key: then it is answered on the event loop, without a thread."""
 
 
 class Ok(msgspec.Struct, frozen=True):

@@ -1,0 +1,102 @@
+"""What a domain is made of.
+
+A domain is one file in `domains/`, always in this order: an opening essay, `SCHEMA`, commands,
+answers and events, limits (`validate_...`), apply functions, queries, `check`, and last the
+`DOMAIN = Domain(...)` that gathers them. Routes, documentation and SDK types are derived from that
+one value, so nothing about a domain is written twice.
+
+The rules an apply function lives by:
+
+* It is deterministic and total: no clock, randomness, environment or set order. Time is
+  `context.time_ms`, ids come in the command. It returns `Ok` or `Rejected`.
+* It checks everything, then writes: a `Rejected` must leave no write and no event behind.
+* It touches at most 1 000 rows; a planner in `control/` splits larger work.
+* Every table has an explicit primary key, so that a restored copy is identical.
+
+Limits are checked by the domain's validate functions, at the edge before a command is proposed and
+once more by the machine before it is applied. They are *described* in the annotations (`described`)
+but not enforced by the decoder: a log entry from a member with other limits has to stay readable.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
+from typing import Any
+
+import msgspec
+
+from raftos.state.command import Command, Query, Result
+from raftos.state.events import Event
+
+MAX_ROWS = 1_000
+"""The most rows one command touches, and the most items one query returns."""
+
+MAX_INTEGER = 2**53 - 1
+"""The largest integer every JSON reader keeps exactly."""
+
+
+class Context:
+    """What an apply function may know besides its command and the tables."""
+
+    __slots__ = ("events", "revision", "time_ms")
+
+    def __init__(self, time_ms: int, revision: int) -> None:
+        self.time_ms = time_ms
+        """Cluster time of the entry, in milliseconds."""
+        self.revision = revision
+        """The revision this command gets if it ends `Ok`."""
+        self.events: list[tuple[int, Event]] = []
+
+    def emit(self, event: Event) -> None:
+        """Tell the watchers; the event carries the command's revision."""
+        self.events.append((self.revision, event))
+
+
+Apply = Callable[[sqlite3.Connection, Any, Context], Result]
+Ask = Callable[[sqlite3.Connection, Any], msgspec.Struct]
+Validate = Callable[[Any], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """Everything the rest of raftos knows about a domain."""
+
+    name: str
+    schema: str
+    """SQL statements that create what is missing (`IF NOT EXISTS`)."""
+    commands: Mapping[type[Command], Apply]
+    queries: Mapping[type[Query], Ask]
+    """Each is one SELECT, so that it sees one state; raises NotFound or InvalidInput."""
+    answers: Mapping[type[Command | Query], type[msgspec.Struct]]
+    """What `Ok.value` of a command, or a query, looks like."""
+    validate: Mapping[type[Command | Query], Validate] = field(default_factory=dict)
+    """The limits, where there are any: raises InvalidInput or TooLarge, with a sentence."""
+    check: Callable[[sqlite3.Connection], Iterable[str]]
+    """The invariants: one sentence for each that does not hold."""
+
+
+def limits_of(domains: Iterable[Domain]) -> dict[type, Validate]:
+    """For every command and query of these domains, what checks its limits."""
+    limits: dict[type, Validate] = {}
+    for domain in domains:
+        kinds: list[type[Command | Query]] = [*domain.commands, *domain.queries]
+        limits.update({kind: domain.validate.get(kind, _no_limits) for kind in kinds})
+    return limits
+
+
+def _no_limits(_: object) -> None:
+    return
+
+
+def decoder_of(kinds: Iterable[type[msgspec.Struct]]) -> msgspec.msgpack.Decoder[Any]:
+    """A msgpack decoder that tells these tagged kinds apart."""
+    return msgspec.msgpack.Decoder(reduce(or_, kinds))
+
+
+def described(description: str, **limits: Any) -> msgspec.Meta:
+    """Documentation of one field; `limits` are JSON schema keywords, shown but not enforced here."""
+    return msgspec.Meta(description=description, extra_json_schema=limits or None)

@@ -1,0 +1,245 @@
+"""Who belongs to the cluster, where they are, and whether they are up.
+
+A member registers itself whenever it starts: its id is minted once and stays, its addresses and version
+are attributes that may change, its name is unique. Whether it is up is agreed through the log: the leader
+proposes `members.mark` when it has not heard from a member for long enough, or hears from it again. Who
+votes and who leads is not kept here; consensus knows.
+
+| state   | members.register | members.mark down | members.mark alive |
+|---------|------------------|-------------------|--------------------|
+| -       | alive            | `not_found`       | `not_found`        |
+| alive   | alive            | down              | `conflict`         |
+| down    | alive            | `conflict`        | alive              |
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+
+from raftos.errors import InvalidInput, NotFound, TooLarge
+from raftos.state.command import Command, Ok, Query, Rejected, Result
+from raftos.state.domain import MAX_ROWS, Context, Domain, described
+from raftos.state.events import Event
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS members (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    endpoint TEXT NOT NULL,
+    peer_address TEXT NOT NULL,
+    version TEXT NOT NULL,
+    state TEXT NOT NULL,
+    since_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
+MAX_TEXT_CHARACTERS = 256
+
+State = Literal["alive", "down"]
+Id = Annotated[
+    str, described("The minted id, which never changes.", minLength=1, maxLength=MAX_TEXT_CHARACTERS)
+]
+Name = Annotated[
+    str, described("The name people use; unique in the cluster.", minLength=1, maxLength=MAX_TEXT_CHARACTERS)
+]
+
+
+# Commands
+
+
+class Register(Command, frozen=True, tag="members.register"):
+    """Say who and where a member is; it counts as alive from now on.
+
+    Members do it themselves when they start. Rejected with `conflict` when another member has the name.
+    """
+
+    id: Id
+    name: Name
+    endpoint: Annotated[str, described("The URL of its API.", maxLength=MAX_TEXT_CHARACTERS)]
+    peer_address: Annotated[str, described("host:port that its peers dial.", maxLength=MAX_TEXT_CHARACTERS)]
+    version: Annotated[str, described("The version of raftos it runs.", maxLength=MAX_TEXT_CHARACTERS)]
+
+
+class Mark(Command, frozen=True, tag="members.mark"):
+    """Record that a member went down or came back.
+
+    The leader proposes it. Rejected with `conflict` when the member is not in `expect_state` any more.
+    """
+
+    id: Id
+    state: Annotated[State, described("The state it has from now on.")]
+    expect_state: Annotated[State, described("The state in which it was seen; the other one.")]
+
+
+# Queries
+
+
+class List(Query, frozen=True, tag="members.list"):
+    """All members, by name."""
+
+
+class Get(Query, frozen=True, tag="members.get"):
+    """One member, by its id or by its name. `not_found` when there is none."""
+
+    point: ClassVar[bool] = True
+
+    id: Annotated[str | None, described("Its id; give this or `name`.")] = None
+    name: Annotated[str | None, described("Its name; give this or `id`.")] = None
+
+
+# Answers and events
+
+
+class Member(msgspec.Struct, frozen=True):
+    """One member as the cluster knows it; `since_ms` is when it entered its state, in cluster time."""
+
+    id: str
+    name: str
+    endpoint: str
+    peer_address: str
+    version: str
+    state: State
+    since_ms: int
+
+
+class Members(msgspec.Struct, frozen=True):
+    items: list[Member]
+
+
+class Marked(msgspec.Struct, frozen=True):
+    """A member and the state it has now."""
+
+    id: str
+    state: State
+    revision: int
+
+
+class MemberRegistered(Event, frozen=True, tag="members.registered"):
+    """A member told the cluster who and where it is."""
+
+    id: str
+    name: str
+
+
+class MemberMarked(Event, frozen=True, tag="members.marked"):
+    """A member went down or came back."""
+
+    id: str
+    state: State
+
+
+# Limits
+
+
+def _check_text(what: str, text: str, least: int = 0) -> None:
+    if not least <= len(text) <= MAX_TEXT_CHARACTERS:
+        sentence = f"{what} has {len(text)} characters; it has to have {least} to {MAX_TEXT_CHARACTERS}"
+        raise TooLarge(sentence) if len(text) > MAX_TEXT_CHARACTERS else InvalidInput(sentence)
+    # Visible ASCII only, so that a name looks like itself in every table and URL.
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise InvalidInput(f"{what} may only have letters, digits and marks of ASCII, without spaces")
+
+
+def _validate_register(command: Register) -> None:
+    _check_text("id", command.id, 1)
+    _check_text("name", command.name, 1)
+    _check_text("endpoint", command.endpoint)
+    _check_text("peer_address", command.peer_address)
+    _check_text("version", command.version)
+
+
+def _validate_mark(command: Mark) -> None:
+    _check_text("id", command.id, 1)
+    if command.state == command.expect_state:
+        raise InvalidInput("state and expect_state are the same; a mark changes the state")
+
+
+def _validate_get(query: Get) -> None:
+    if (query.id is None) == (query.name is None):
+        raise InvalidInput("give either id or name")
+    _check_text("id" if query.name is None else "name", query.id or query.name or "", 1)
+
+
+# Apply
+
+_HAS_NAME = "SELECT id FROM members WHERE name = ?"
+_STATE = "SELECT state, since_ms FROM members WHERE id = ?"
+_WRITE = "REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?, ?)"
+_MARK = "UPDATE members SET state = ?, since_ms = ? WHERE id = ?"
+
+
+def apply_register(db: sqlite3.Connection, command: Register, context: Context) -> Result:
+    owner = db.execute(_HAS_NAME, (command.name,)).fetchone()
+    if owner is not None and owner[0] != command.id:
+        return Rejected(
+            "conflict", f"the name {command.name!r} belongs to another member; choose another name"
+        )
+    known = db.execute(_STATE, (command.id,)).fetchone()
+    since_ms = known[1] if known and known[0] == "alive" else context.time_ms
+    member = Member(
+        command.id, command.name, command.endpoint, command.peer_address, command.version, "alive", since_ms
+    )
+    db.execute(_WRITE, msgspec.structs.astuple(member))
+    context.emit(MemberRegistered(member.id, member.name))
+    return Ok(member)
+
+
+def apply_mark(db: sqlite3.Connection, command: Mark, context: Context) -> Result:
+    known = db.execute(_STATE, (command.id,)).fetchone()
+    if known is None:
+        return Rejected("not_found", f"no member has the id {command.id!r}")
+    if known[0] != command.expect_state:
+        return Rejected("conflict", f"member {command.id!r} is {known[0]}, not {command.expect_state}")
+    db.execute(_MARK, (command.state, context.time_ms, command.id))
+    context.emit(MemberMarked(command.id, command.state))
+    return Ok(Marked(command.id, command.state, context.revision))
+
+
+# Queries
+
+_ALL = "SELECT id, name, endpoint, peer_address, version, state, since_ms FROM members"
+_BY_NAME = _ALL + " ORDER BY name LIMIT ?"
+_ONE = _ALL + " WHERE id = ? OR name = ?"
+
+
+def list_members(db: sqlite3.Connection, _query: List) -> Members:
+    rows = db.execute(_BY_NAME, (MAX_ROWS,))
+    return Members([Member(*row) for row in rows])
+
+
+def get(db: sqlite3.Connection, query: Get) -> Member:
+    row = db.execute(_ONE, (query.id, query.name)).fetchone()
+    if row is None:
+        raise NotFound(f"no member is called {query.id or query.name!r}")
+    return Member(*row)
+
+
+# Invariants
+
+
+def check(db: sqlite3.Connection) -> Iterator[str]:
+    for row in db.execute(_ALL):
+        member = Member(*row)
+        if member.state not in {"alive", "down"}:
+            yield f"{member.id!r} is in no known state: {member.state!r}"
+        try:
+            _validate_register(
+                Register(member.id, member.name, member.endpoint, member.peer_address, member.version)
+            )
+        except InvalidInput as error:
+            yield f"{member.id!r}: {error.message}"
+
+
+DOMAIN = Domain(
+    name="members",
+    schema=SCHEMA,
+    commands={Register: apply_register, Mark: apply_mark},
+    queries={List: list_members, Get: get},
+    answers={Register: Member, Mark: Marked, List: Members, Get: Member},
+    validate={Register: _validate_register, Mark: _validate_mark, Get: _validate_get},
+    check=check,
+)

@@ -1,0 +1,151 @@
+"""The replicated state machine: log entries in, results out, everything kept in SQLite.
+
+The same entries give the same tables, the same results and the same `state_hash` on every member,
+whether they are applied one by one or many at once, and wherever the process was restarted.
+
+One call of `apply` is one SQLite transaction, in which position, revision and hash are saved as well
+(`turn.py` says what happens inside). What can go wrong, and what becomes of it:
+
+| what                                   | becomes                                                    |
+|----------------------------------------|------------------------------------------------------------|
+| the domain refuses                     | `Rejected`: nothing written, nothing emitted               |
+| domain code raises (a bug)             | `Failed`: that one command rolled back, `faults` counts it |
+| disk full, I/O error, corruption, lock | `CannotApply`: nothing of the call happened; try it again  |
+| an entry this version cannot read      | `CannotApply`: upgrade this member                         |
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from raftos.state import events, requests, storage
+from raftos.state.domain import Domain
+from raftos.state.domains import DOMAINS
+from raftos.state.reader import Reader
+from raftos.state.storage import CannotApply, is_own_trouble
+from raftos.state.turn import Position, Turn, Vocabulary
+
+__all__ = ["CannotApply", "Machine", "Reader"]
+
+_LOAD = "SELECT applied_index, time_ms, revision, horizon_ms, state_hash FROM machine"
+_SAVE = "UPDATE machine SET applied_index = ?, time_ms = ?, revision = ?, horizon_ms = ?, state_hash = ?"
+
+
+class Machine:
+    """The state of one member, in the directory `path`. Readers may live on other threads.
+
+    Raises StartupError for the state of another cluster or of a newer format, and when the directory
+    cannot be used. `max_requests` has to be equal on all members; tests make it small.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        cluster_id: str = "",
+        domains: Sequence[Domain] = DOMAINS,
+        max_requests: int = requests.MAX_REQUESTS,
+    ) -> None:
+        self._path = path
+        self._domains = domains
+        self._vocabulary = Vocabulary(domains)
+        schema = "".join((events.SCHEMA, requests.SCHEMA, *(domain.schema for domain in domains)))
+        self._db = storage.open_state(path, cluster_id, schema)
+        self._position = Position(*self._db.execute(_LOAD).fetchone())
+        self._memory = requests.RequestMemory(self._db, self._position.horizon_ms, max_requests)
+        self.faults = 0
+        """Commands that ended `Failed` since this process opened the state; above 0 health is red."""
+
+    @property
+    def applied_index(self) -> int:
+        """The log index of the last entry applied and saved; 0 before the first."""
+        return self._position.applied_index
+
+    @property
+    def time_ms(self) -> int:
+        """Cluster time of the last applied entry; 0 before the first."""
+        return self._position.time_ms
+
+    @property
+    def revision(self) -> int:
+        """How many commands have succeeded."""
+        return self._position.revision
+
+    @property
+    def state_hash(self) -> bytes:
+        """A rolling hash over index, payload, results and events of every entry up to `applied_index`."""
+        return self._position.state_hash
+
+    def apply(self, entries: Sequence[tuple[int, bytes]]) -> list[list[bytes]]:
+        """Apply entries of consecutive indexes, the first being `applied_index + 1`.
+
+        Returns, for each entry, one encoded result for each of its requests. Raises CannotApply when
+        this member cannot: then nothing of the call happened, and the same call may be made again.
+        """
+        for at, (index, _) in enumerate(entries, self.applied_index + 1):
+            if index != at:
+                raise ValueError(f"entry {index} was handed over where {at} was due")
+        if not entries:
+            return []
+        try:
+            return self._take_turn(entries, guarded=False)
+        except CannotApply:
+            raise
+        except Exception:  # noqa: BLE001 - A bug in domain code, whatever it raises; the guarded turn logs it.
+            return self._take_turn(entries, guarded=True)
+
+    def _take_turn(self, entries: Sequence[tuple[int, bytes]], *, guarded: bool) -> list[list[bytes]]:
+        try:
+            self._end_transaction()
+            self._db.execute("BEGIN IMMEDIATE")
+            turn = Turn(self._db, self._vocabulary, self._memory, self._position, guarded=guarded)
+            results = [turn.entry(index, payload) for index, payload in entries]
+            position = turn.position()
+            self._db.execute(_SAVE, msgspec.structs.astuple(position))
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            self._memory.rollback()
+            with suppress(sqlite3.Error):  # Then the next turn tries again, and says why it cannot.
+                self._end_transaction()
+            if is_own_trouble(error):
+                raise CannotApply(
+                    f"cannot apply log entry {self.applied_index + 1}: {error}; "
+                    "this member tries again until its disk allows it"
+                ) from error
+            raise
+        self._memory.commit()
+        self._position = position
+        self.faults += turn.faults
+        return results
+
+    def _end_transaction(self) -> None:
+        # On some errors SQLite has rolled back by itself.
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    def reader(self) -> Reader:
+        """Another connection for queries; the caller closes it."""
+        return Reader(self._path / storage.FILE_NAME, self._domains)
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the database file; call it on a thread. Raises CannotApply."""
+        try:
+            storage.checkpoint(self._path / storage.FILE_NAME)
+        except (sqlite3.Error, OSError) as error:
+            raise CannotApply(f"cannot write the state to disk: {error}; free some space") from error
+
+    def check(self) -> None:
+        """Raise AssertionError with one sentence for each invariant that does not hold."""
+        wrong = [*self._memory.check(), *events.check(self._db, self.revision)]
+        for domain in self._domains:
+            wrong += [f"{domain.name}: {sentence}" for sentence in domain.check(self._db)]
+        if wrong:
+            raise AssertionError("; ".join(wrong))
+
+    def close(self) -> None:
+        self._db.close()

@@ -1,0 +1,61 @@
+"""Queries on a connection of their own, which cannot write.
+
+A reader sees what was last saved, never half a turn, and does not hold the writer up. It may live on
+another thread than the machine, but is used by one thread at a time.
+
+A query is bounded twice: its SELECT names the most rows it returns, and a budget of SQLite's virtual
+machine steps ends one that searches too much. Steps and not seconds, because they are the same on a
+slow machine: a query that works once works always.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from raftos.errors import InvalidInput, NotReady, RaftosError
+from raftos.state import storage
+from raftos.state.command import Query
+from raftos.state.domain import Ask, Domain, limits_of
+
+STEPS_PER_TICK = 10_000
+MOST_TICKS = 1_000
+"""Ten million steps: about a second."""
+
+
+class Reader:
+    """Answers queries from one member's state. Made by `Machine.reader`."""
+
+    def __init__(self, path: Path, domains: Sequence[Domain]) -> None:
+        self._ask: dict[type, Ask] = {}
+        for domain in domains:
+            self._ask.update(domain.queries)
+        self._validate = limits_of(domains)
+        self._db = storage.connect_reader(path)
+        self._ticks = 0
+        self._db.set_progress_handler(self._tick, STEPS_PER_TICK)
+
+    def query(self, query: Query) -> Any:
+        """The answer as the domain's Struct. Raises NotFound, InvalidInput, NotReady (disk trouble)."""
+        self._ticks = 0
+        kind = type(query)
+        try:
+            self._validate[kind](query)
+            return self._ask[kind](self._db, query)
+        except sqlite3.Error as error:
+            raise self._sentence(query, error) from error
+
+    def _sentence(self, query: Query, error: sqlite3.Error) -> RaftosError:
+        tag = type(query).__struct_config__.tag
+        if self._ticks > MOST_TICKS:
+            return InvalidInput(f"{tag} searches too many rows; ask for less at once")
+        return NotReady(f"this member cannot read its state: {error}; ask another member")
+
+    def _tick(self) -> bool:
+        self._ticks += 1
+        return self._ticks > MOST_TICKS
+
+    def close(self) -> None:
+        self._db.close()

@@ -1,0 +1,154 @@
+"""The SQLite file of one member: how it is opened, and which of its errors mean what.
+
+The writer, the readers and the checkpoints each use a connection of their own. The file is in WAL
+mode with `synchronous=NORMAL`: a crash may lose the last transactions but never half of one, and
+the log replays what was lost, because the applied index is saved in the same transaction.
+
+Errors divide in two. A *deterministic* one (a constraint, wrong SQL) happens on every member alike
+and is a bug in domain code. Everything else is this machine's own trouble (full disk, I/O error,
+corruption, a lock): then the member cannot apply, and must never pretend that it did.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from raftos.errors import StartupError
+
+FILE_NAME = "state.sqlite3"
+FORMAT = 1
+CACHE_KIB = 8_192
+WAL_KEEP_BYTES = 64 * 1024 * 1024
+LOCK_TIMEOUT_S = 2.0
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS machine (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    format INTEGER NOT NULL,
+    cluster_id TEXT NOT NULL,
+    applied_index INTEGER NOT NULL,
+    time_ms INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    horizon_ms INTEGER NOT NULL,
+    state_hash BLOB NOT NULL
+) STRICT;
+"""
+
+_WRITER_PRAGMAS = (
+    "journal_mode = WAL",
+    "synchronous = NORMAL",
+    "wal_autocheckpoint = 0",
+    f"journal_size_limit = {WAL_KEEP_BYTES}",
+    f"cache_size = -{CACHE_KIB}",
+    # Debian's build overwrites deleted content with zeros unless told otherwise.
+    "secure_delete = OFF",
+)
+_DETERMINISTIC = frozenset(
+    (
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_RANGE,
+        sqlite3.SQLITE_TOOBIG,
+    )
+)
+
+
+class CannotApply(Exception):
+    """This member cannot go on at this index now: it keeps the entry, and tries again later."""
+
+
+def is_own_trouble(error: BaseException) -> bool:
+    """Whether an error comes from this machine, so that other members may not see it."""
+    if isinstance(error, sqlite3.Error):
+        # Errors raised by the binding itself (a wrong number of parameters) carry no code.
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        return code & 0xFF not in _DETERMINISTIC
+    return isinstance(error, OSError | MemoryError)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A writing connection. Transactions are begun and ended by hand."""
+    db = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    for pragma in _WRITER_PRAGMAS:
+        db.execute(f"PRAGMA {pragma}")
+    return db
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """A connection that can only read."""
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+    db = sqlite3.connect(uri, uri=True, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA query_only = ON")
+    db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    return db
+
+
+@contextmanager
+def _startup_sentences(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise StartupError(
+            f"cannot open the state in {path}: {error}; check the disk and its rights"
+        ) from error
+
+
+def open_state(directory: Path, cluster_id: str, schema: str) -> sqlite3.Connection:
+    """Open or create the state of `cluster_id`. Raises StartupError and leaves a foreign file as it was."""
+    with _startup_sentences(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / FILE_NAME
+        if path.exists():
+            _refuse_foreign(path, cluster_id)
+        db = connect(path)
+        try:
+            db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {schema} COMMIT;")
+            db.execute(
+                "INSERT OR IGNORE INTO machine VALUES (1, ?, ?, 0, 0, 0, 0, zeroblob(16))",
+                (FORMAT, cluster_id),
+            )
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+
+def _refuse_foreign(path: Path, cluster_id: str) -> None:
+    db = sqlite3.connect(path, isolation_level=None)
+    try:
+        if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'machine'").fetchone():
+            return
+        row = db.execute("SELECT format, cluster_id FROM machine").fetchone()
+    finally:
+        db.close()
+    if row is None:
+        return
+    if row[0] > FORMAT:
+        raise StartupError(
+            f"{path} has format {row[0]}, this version knows {FORMAT}; start the newer version that wrote it"
+        )
+    if row[1] != cluster_id:
+        raise StartupError(
+            f"{path} belongs to cluster {row[1]!r}, not to {cluster_id!r}; use another data directory"
+        )
+
+
+def checkpoint(path: Path) -> None:
+    """Move the WAL into the database file, on a connection of its own.
+
+    A passive checkpoint never waits for anyone, but under steady writing it never reaches the end
+    either, and the WAL would grow without bound. Past `WAL_KEEP_BYTES` a second checkpoint
+    therefore holds the writer up, for the short rest that the first has left.
+    """
+    db = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
+    try:
+        (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
+        _, frames, moved = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if moved < frames and frames * page_bytes > WAL_KEEP_BYTES:
+            db.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+    finally:
+        db.close()
