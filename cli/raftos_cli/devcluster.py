@@ -1,0 +1,351 @@
+"""A local cluster of real daemons: its files, its ports and its processes.
+
+    DIRECTORY/
+        cluster.json     the record: ids, addresses, and pid and start time of each daemon
+        secret           the shared secret, 32 bytes as hex, mode 0600
+        n1/member.json   the configuration of one daemon
+        n1/member.log    its stdout and stderr
+        n1/data/         its journal and its state
+
+Rules. A process is ours only if its pid, its start time and its command line all match the record, so
+that a pid the system has given to somebody else is never signalled. Ids are minted once; addresses are
+attributes: a cluster that starts again keeps its ports where they are still free. The record is written
+after every process that is started, so that whatever happens next, `stop` finds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import psutil
+
+from raftos.config import Config, Voter
+from raftos.errors import Conflict, InvalidInput, NotFound, StartupError
+
+State = Literal["running", "paused", "dead"]
+
+FORMAT = 1
+RECORD = "cluster.json"
+LOOPBACK = "127.0.0.1"
+PORTS = range(20_000, 30_000)
+"""Below the range from which the system takes the ports of outgoing connections (32768 on Linux): a
+dead member's port taken there could even be dialled by a peer from itself, and seem alive."""
+START_TIME_TOLERANCE_S = 2.0
+"""The system derives start times from its clock, so they move a little when the clock is corrected."""
+STOP_GRACE_S = 5.0
+POLL_S = 0.02
+
+
+class Member(msgspec.Struct):
+    """One daemon of the record. `pid` and `started_s` (seconds since 1970) are None while it is stopped."""
+
+    id: str
+    name: str
+    api_port: int
+    peer_port: int
+    pid: int | None = None
+    started_s: float | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://{LOOPBACK}:{self.api_port}"
+
+
+class Record(msgspec.Struct):
+    """What `cluster.json` holds."""
+
+    cluster: str
+    cluster_id: str
+    members: list[Member]
+    format: int = FORMAT
+
+
+class DevCluster:
+    """The cluster of one directory."""
+
+    def __init__(self, directory: Path, record: Record) -> None:
+        self.directory = directory
+        self.record = record
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    @classmethod
+    def create(cls, directory: Path, size: int) -> DevCluster:
+        """A new cluster of `size` members in an empty or missing directory. Raises InvalidInput."""
+        make_private_directory(directory)
+        if any(directory.iterdir()):
+            raise InvalidInput(f"{directory} is not empty and holds no dev cluster; name another directory")
+        members = [Member(secrets.token_hex(8), f"n{number}", 0, 0) for number in range(1, size + 1)]
+        cluster = cls(directory, Record("dev", str(uuid.uuid4()), members))
+        write_private(cluster.secret_file, secrets.token_hex(32))
+        cluster.save()
+        return cluster
+
+    @classmethod
+    def open(cls, directory: Path) -> DevCluster:
+        """The cluster recorded in a directory. Raises NotFound, or InvalidInput for a damaged record."""
+        file = directory / RECORD
+        try:
+            record = msgspec.json.decode(file.read_bytes(), type=Record)
+        except FileNotFoundError:
+            raise NotFound(f"there is no dev cluster in {directory}") from None
+        except (OSError, msgspec.MsgspecError) as error:
+            raise InvalidInput(f"cannot read the record of the dev cluster, {file}: {error}") from error
+        if record.format != FORMAT:
+            raise InvalidInput(
+                f"{file} was written by another version of raftos; use that version, or --fresh"
+            )
+        return cls(directory, record)
+
+    @property
+    def members(self) -> list[Member]:
+        return self.record.members
+
+    @property
+    def endpoints(self) -> list[str]:
+        return [member.endpoint for member in self.members]
+
+    @property
+    def secret_file(self) -> Path:
+        return self.directory / "secret"
+
+    def secret(self) -> str:
+        return self.secret_file.read_text().strip()
+
+    def home(self, member: Member) -> Path:
+        return self.directory / member.name
+
+    def data_dir(self, member: Member) -> Path:
+        return self.home(member) / "data"
+
+    def config_file(self, member: Member) -> Path:
+        return self.home(member) / "member.json"
+
+    def log_file(self, member: Member) -> Path:
+        return self.home(member) / "member.log"
+
+    def member(self, number: int) -> Member:
+        """The member with a 1-based number. Raises InvalidInput."""
+        if 1 <= number <= len(self.members):
+            return self.members[number - 1]
+        raise InvalidInput(
+            f"there is no member {number}; this dev cluster has members 1 to {len(self.members)}"
+        )
+
+    def save(self) -> None:
+        text = msgspec.json.format(msgspec.json.encode(self.record), indent=2).decode()
+        write_private(self.directory / RECORD, text + "\n")
+
+    # --- addresses ---------------------------------------------------------------------------
+
+    def assign_ports(self, first_port: int | None) -> None:
+        """Give every member two ports that are free now, and write all configurations.
+
+        The API ports are `first_port` and those after it if given; otherwise, and for the peer
+        ports, those of the last time if still free. Raises StartupError for a taken `first_port`.
+        """
+        with contextlib.ExitStack() as held:
+            for offset, member in enumerate(self.members):
+                wanted = None if first_port is None else first_port + offset
+                member.api_port = hold_port(held, member.api_port, wanted)
+            for member in self.members:
+                member.peer_port = hold_port(held, member.peer_port, None)
+        self.save()
+        for member in self.members:
+            self._write_config(member)
+
+    def _write_config(self, member: Member) -> None:
+        make_private_directory(self.home(member))
+        config = Config(
+            cluster=self.record.cluster,
+            cluster_id=self.record.cluster_id,
+            member_id=member.id,
+            name=member.name,
+            data_dir=str(self.data_dir(member)),
+            secret_file=str(self.secret_file),
+            voters=tuple(
+                Voter(each.id, each.name, f"{LOOPBACK}:{each.peer_port}", each.endpoint)
+                for each in self.members
+            ),
+            peer_address=f"{LOOPBACK}:{member.peer_port}",
+            api_address=f"{LOOPBACK}:{member.api_port}",
+        )
+        text = msgspec.json.format(msgspec.json.encode(config), indent=2).decode()
+        write_private(self.config_file(member), text + "\n")
+
+    # --- processes ---------------------------------------------------------------------------
+
+    def process(self, member: Member) -> psutil.Process | None:
+        """The living daemon of a member, or None. Never a process that merely has its pid."""
+        if member.pid is None or member.started_s is None:
+            return None
+        for child in self._children:
+            child.poll()  # A child of ours that has ended leaves the process table only when asked.
+        try:
+            process = psutil.Process(member.pid)
+            same_start = abs(process.create_time() - member.started_s) < START_TIME_TOLERANCE_S
+            ended = process.status() in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+            ours = same_start and not ended and str(self.config_file(member)) in process.cmdline()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            return None
+        return process if ours else None
+
+    def state(self, member: Member) -> State:
+        process = self.process(member)
+        try:
+            if process is None:
+                return "dead"
+            return "paused" if process.status() == psutil.STATUS_STOPPED else "running"
+        except psutil.NoSuchProcess:
+            return "dead"
+
+    def living(self) -> list[Member]:
+        return [member for member in self.members if self.process(member) is not None]
+
+    def spawn(self, member: Member) -> None:
+        """Start a member's daemon as a session of its own, and record it. Raises StartupError."""
+        command = [sys.executable, "-m", "raftos", "--config", str(self.config_file(member))]
+        try:
+            with self.log_file(member).open("ab") as log:
+                child = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.home(member),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise StartupError(f"cannot start {member.name}: {error}") from error
+        self._children.append(child)
+        member.pid, member.started_s = child.pid, psutil.Process(child.pid).create_time()
+        self.save()
+
+    def send(self, member: Member, number: signal.Signals) -> bool:
+        """Send a signal to a living member; False if it is dead."""
+        process = self.process(member)
+        if process is None:
+            return False
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+            return True
+        return False
+
+    def kill(self, members: Iterable[Member]) -> None:
+        """End members at once, as a power cut would, and wait until they are gone."""
+        chosen = list(members)
+        for member in chosen:
+            self.send(member, signal.SIGKILL)
+        self._wait_dead(chosen, STOP_GRACE_S)
+
+    def stop(self, members: Iterable[Member]) -> None:
+        """End members in good order; those that have not ended after the grace are killed."""
+        chosen = list(members)
+        for member in chosen:
+            self.send(member, signal.SIGTERM)
+            self.send(member, signal.SIGCONT)  # A paused process acts on SIGTERM only once it runs.
+        self.kill(self._wait_dead(chosen, STOP_GRACE_S))
+
+    def pause(self, member: Member) -> None:
+        """Freeze a member; returns once the system says it is stopped. Raises Conflict."""
+        self._signal_living(member, signal.SIGSTOP, "paused")
+
+    def resume(self, member: Member) -> None:
+        self._signal_living(member, signal.SIGCONT, "running")
+
+    def _signal_living(self, member: Member, number: signal.Signals, wanted: State) -> None:
+        if not self.send(member, number):
+            raise Conflict(
+                f"{member.name} is not running; `raftos dev restart {member.name[1:]}` starts it again"
+            )
+        deadline = time.monotonic() + 1.0
+        while self.state(member) not in {wanted, "dead"} and time.monotonic() < deadline:
+            time.sleep(POLL_S / 10)
+
+    def _wait_dead(self, members: Sequence[Member], limit_s: float) -> list[Member]:
+        """Wait for members to end; returns those that have not within the limit."""
+        deadline = time.monotonic() + limit_s
+        while True:
+            left = [member for member in members if self.process(member) is not None]
+            if not left or time.monotonic() > deadline:
+                return left
+            time.sleep(POLL_S)
+
+    def forget_processes(self) -> None:
+        """Record that nothing runs any more: this cluster was stopped, not struck down."""
+        for member in self.members:
+            member.pid = member.started_s = None
+        self.save()
+
+    @property
+    def is_stopped(self) -> bool:
+        return all(member.pid is None for member in self.members)
+
+    def purge(self) -> None:
+        """Delete everything the cluster keeps, and nothing else. The caller has stopped it."""
+        for member in self.members:
+            shutil.rmtree(self.home(member), ignore_errors=True)
+        for file in (self.secret_file, self.directory / RECORD):
+            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # Somebody else's files are in it: it stays.
+            self.directory.rmdir()
+
+
+def hold_port(held: contextlib.ExitStack, last: int, wanted: int | None) -> int:
+    """Bind a free port until `held` closes: the wanted one, the last one, or a fresh one."""
+    if wanted is not None:
+        if (listener := _bind(wanted)) is None:
+            raise StartupError(f"port {wanted} is in use; choose another with --port, or leave it out")
+    elif last == 0 or (listener := _bind(last)) is None:
+        listener = _bind_any()
+    held.enter_context(listener)
+    port: int = listener.getsockname()[1]
+    return port
+
+
+def _bind(port: int) -> socket.socket | None:
+    """A socket bound to one port, or None if somebody listens there."""
+    bound = socket.socket()
+    # Connections of an earlier daemon may still be closing down; they do not hinder a new one.
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((LOOPBACK, port))
+        bound.listen(1)  # Without this, two who look at the same moment would both find it free.
+    except OSError:
+        bound.close()
+        return None
+    return bound
+
+
+def _bind_any() -> socket.socket:
+    for _ in range(1_000):
+        if (bound := _bind(secrets.choice(PORTS))) is not None:
+            return bound
+    raise StartupError(f"found no free port from {PORTS.start} to {PORTS.stop - 1} on {LOOPBACK}")
+
+
+def make_private_directory(directory: Path) -> None:
+    """Make a directory for this user alone. Raises InvalidInput where that is impossible."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"cannot make the directory {directory}: {error.strerror}") from error
+
+
+def write_private(file: Path, text: str) -> None:
+    """Replace a file in one step, readable by this user alone."""
+    fresh = file.with_name(file.name + ".new")
+    fresh.touch(mode=0o600)
+    fresh.write_text(text)
+    fresh.replace(file)

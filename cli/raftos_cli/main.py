@@ -1,0 +1,114 @@
+"""The command line of raftos: the root command, and the one place where errors become exit codes.
+
+    0  ok                       3  not found                     5  no quorum, unreachable, outcome unknown
+    1  failed                   4  conflict (version, exists)    6  denied
+    2  bad usage or input     130  interrupted
+
+An expected error is one sentence on stderr (one JSON object with `-o json`), never a traceback. An
+unexpected one is a bug: it prints its traceback and says where to report it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NoReturn
+
+import click
+
+from raftos.errors import ErrorBody, RaftosError
+from raftos_cli.base import Group
+from raftos_cli.output import report_error
+
+INTERRUPTED = 130
+REPORT_TO = "the project's issue tracker"
+
+FILES = {
+    "dev": "raftos_cli.dev",
+    "status": "raftos_cli.status",
+    "node": "raftos_cli.node",
+    "leader": "raftos_cli.leader",
+    "kv": "raftos_cli.kv",
+    "context": "raftos_cli.context",
+    "token": "raftos_cli.token",
+    "version": "raftos_cli.version",
+}
+
+
+class Root(Group):
+    """The root command; `main` always ends the process with one of the exit codes above."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **_: Any) -> NoReturn:  # type: ignore[override]
+        arguments = list(sys.argv[1:] if args is None else args)
+        sys.exit(self.run(arguments))
+
+    def run(self, arguments: list[str]) -> int:
+        """Run one command line and return its exit code."""
+        as_json = wants_json(arguments)
+        try:
+            code = super().main(arguments, prog_name="raftos", standalone_mode=False)
+            sys.stdout.flush()
+        except click.ClickException as error:
+            return _usage(error, as_json=as_json)
+        except RaftosError as error:
+            report_error(error.body(), as_json=as_json)
+            return error.exit_code
+        except (KeyboardInterrupt, click.Abort):
+            return INTERRUPTED
+        except BrokenPipeError:
+            return _reader_left()
+        except Exception as error:  # noqa: BLE001 - the last line of defence: a bug, shown whole
+            return _bug(error, as_json=as_json)
+        return code if isinstance(code, int) else 0
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether `-o json` stands on the command line, even where the rest of it cannot be parsed."""
+    before = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    joined = {"-ojson", "--output=json"}
+    pairs = pairwise(before)
+    return any(word in joined for word in before) or any(
+        option in {"-o", "--output"} and value == "json" for option, value in pairs
+    )
+
+
+def _usage(error: click.ClickException, *, as_json: bool) -> int:
+    if as_json:
+        report_error(ErrorBody("invalid", error.format_message()), as_json=True)
+    else:
+        error.show()
+    return error.exit_code if isinstance(error, click.UsageError) else 2
+
+
+def _reader_left() -> int:
+    """The program that read our output has gone (`raftos kv ls | head`): end quietly."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _bug(error: Exception, *, as_json: bool) -> int:
+    message = f"unexpected {type(error).__name__}: {error}; this is a bug, please report it to {REPORT_TO}"
+    if not as_json:
+        traceback.print_exception(error)
+    report_error(ErrorBody("fault", message), as_json=as_json)
+    return 1
+
+
+root = Root(
+    "raftos",
+    files=FILES,
+    help="One small daemon per machine: a Raft-replicated cluster you can trust.",
+    examples="""
+        raftos dev start --detach       three members on this machine
+        raftos kv put greeting hello    a write, durable on a majority
+        raftos status                   who leads, who is alive
+        raftos COMMAND --help           everything about one command
+    """,
+)
+
+
+def main() -> NoReturn:
+    root.main()

@@ -1,0 +1,101 @@
+"""Data to stdout, messages to stderr, and never a mixture.
+
+A command hands over its data twice: as the value that `-o json` prints, and as a function that makes
+the table, which is called only when a table is wanted. A table fits 80 columns on a terminal and is
+never cut when it goes to a pipe; colour appears only on a terminal and where NO_COLOR is not set.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from raftos.errors import RaftosError
+
+# The colour of a state says how much attention it needs.
+STYLES = {
+    "alive": "green",
+    "running": "green",
+    "leader": "bold",
+    "paused": "yellow",
+    "unreachable": "yellow",
+    "down": "red",
+    "dead": "red",
+}
+PIPE_COLUMNS = 10_000
+"""Wide enough that nothing is cut or wrapped where another program reads."""
+
+
+class Column(msgspec.Struct, frozen=True):
+    """A column of a table: `number` aligns right, `wraps` keeps long text whole over several lines."""
+
+    title: str
+    number: bool = False
+    wraps: bool = False
+
+
+class Output:
+    """Where one command writes."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def data(self, value: Any, text: Callable[[], str | None]) -> None:
+        """Print `value` as JSON, or what `text()` returns (None when it printed by itself)."""
+        if self.as_json:
+            click.echo(to_json(value))
+        elif (line := text()) is not None:
+            click.echo(line)
+
+    def say(self, message: str) -> None:
+        """One line for people, on stderr; silent with `-o json`, where only data and errors matter."""
+        if not self.as_json:
+            click.echo(message, err=True)
+
+    def error(self, error: RaftosError) -> None:
+        """The error on stderr, in the format that was asked for."""
+        report_error(error.body(), as_json=self.as_json)
+
+
+def to_json(value: Any) -> str:
+    """JSON on one line for programs, indented for people at a terminal."""
+    encoded = msgspec.json.encode(value)
+    return (msgspec.json.format(encoded, indent=2) if sys.stdout.isatty() else encoded).decode()
+
+
+def report_error(body: msgspec.Struct, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(msgspec.json.encode({"error": body}), err=True)
+    else:
+        click.echo(f"Error: {msgspec.structs.asdict(body)['message']}", err=True)
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
+    """A table on stdout: titles, then one line a row; nothing but the titles when there is no row."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        table.add_column(
+            column.title,
+            justify="right" if column.number else "left",
+            overflow="fold" if column.wraps else "ellipsis",
+            no_wrap=not column.wraps,
+        )
+    for row in rows:
+        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in map(_cell, row)))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+    console.print(table, crop=False)
+
+
+def _cell(value: Any) -> str:
+    """The text of one cell; what is not known is a dash."""
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)

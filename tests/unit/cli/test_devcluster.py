@@ -1,0 +1,139 @@
+"""The record, the ports and, above all, never touching a process that is not ours."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from raftos.config import load
+from raftos.errors import Conflict, InvalidInput, NotFound, StartupError
+from raftos_cli.devcluster import LOOPBACK, PORTS, DevCluster, hold_port
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> DevCluster:
+    made = DevCluster.create(tmp_path / "data", 3)
+    made.assign_ports(None)
+    return made
+
+
+@pytest.fixture
+def stranger() -> Iterator[psutil.Process]:
+    """A living process that no dev cluster has started."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as child:
+        try:
+            yield psutil.Process(child.pid)
+        finally:
+            child.kill()
+
+
+def test_a_cluster_is_found_again_as_it_was_recorded(cluster: DevCluster) -> None:
+    """Ids, ports and secret survive; ids are minted, each its own."""
+    again = DevCluster.open(cluster.directory)
+    assert again.record == cluster.record
+    assert len({member.id for member in again.members}) == 3
+    assert len(bytes.fromhex(again.secret())) == 32
+
+
+def test_only_the_user_can_read_the_secret_and_the_record(cluster: DevCluster) -> None:
+    """The secret opens everything."""
+    assert cluster.secret_file.stat().st_mode & 0o777 == 0o600
+    assert (cluster.directory / "cluster.json").stat().st_mode & 0o777 == 0o600
+    assert cluster.directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_every_member_gets_a_configuration_the_daemon_accepts(cluster: DevCluster) -> None:
+    """Three members, six different ports, one list of voters."""
+    configs = [load(cluster.config_file(member)) for member in cluster.members]
+    assert [config.name for config in configs] == ["n1", "n2", "n3"]
+    assert len({config.voters for config in configs}) == 1
+    assert len({port for config in configs for port in (config.api_address, config.peer_address)}) == 6
+
+
+def test_ports_are_kept_while_they_are_free(cluster: DevCluster) -> None:
+    """A second start uses the same addresses, unless somebody has taken one meanwhile."""
+    before = [(member.api_port, member.peer_port) for member in cluster.members]
+    cluster.assign_ports(None)
+    assert [(member.api_port, member.peer_port) for member in cluster.members] == before
+    with socket.create_server((LOOPBACK, before[0][0])):
+        cluster.assign_ports(None)
+    assert cluster.members[0].api_port != before[0][0]
+    assert cluster.members[1].api_port == before[1][0]
+
+
+def test_a_chosen_port_that_is_in_use_is_refused(cluster: DevCluster) -> None:
+    """The user said which, so no other is taken in its place."""
+    with socket.create_server((LOOPBACK, 0)) as taken, pytest.raises(StartupError, match="in use"):
+        cluster.assign_ports(taken.getsockname()[1])
+
+
+def test_fresh_ports_lie_below_those_of_outgoing_connections() -> None:
+    """A connection to a dead member can never meet itself."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    with contextlib.ExitStack() as held:
+        ports = [hold_port(held, 0, None) for _ in range(20)]
+    assert len(set(ports)) == 20
+    assert all(port in PORTS and port < lowest for port in ports)
+
+
+def test_a_recycled_pid_is_never_signalled(cluster: DevCluster, stranger: psutil.Process) -> None:
+    """A process with the recorded pid but another start time, or another command line, is left alone."""
+    member = cluster.members[0]
+    for started_s in (stranger.create_time() - 3600, stranger.create_time()):
+        member.pid, member.started_s = stranger.pid, started_s
+        assert cluster.state(member) == "dead"
+        cluster.kill([member])
+        cluster.stop([member])
+        with pytest.raises(Conflict, match="not running"):
+            cluster.pause(member)
+    assert stranger.is_running()
+    assert stranger.status() != psutil.STATUS_STOPPED
+
+
+@pytest.mark.parametrize("number", [0, 4, 10**18])
+def test_a_member_that_does_not_exist_is_bad_input(cluster: DevCluster, number: int) -> None:
+    """The sentence says which there are."""
+    with pytest.raises(InvalidInput, match="members 1 to 3"):
+        cluster.member(number)
+
+
+def test_a_directory_with_other_files_is_not_taken_over(tmp_path: Path) -> None:
+    """Nothing that raftos did not write is ever mixed with a cluster."""
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InvalidInput, match="not empty"):
+        DevCluster.create(tmp_path, 3)
+
+
+def test_purging_deletes_only_what_the_cluster_wrote(cluster: DevCluster) -> None:
+    """A file that somebody put beside it survives, and so does its directory."""
+    (cluster.directory / "thesis.txt").write_text("mine")
+    cluster.purge()
+    assert [file.name for file in cluster.directory.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("record", [b"", b"{", b'{"cluster": 1}', b"\xff"])
+def test_a_damaged_record_is_one_sentence(cluster: DevCluster, record: bytes) -> None:
+    """It names the file."""
+    (cluster.directory / "cluster.json").write_bytes(record)
+    with pytest.raises(InvalidInput, match=r"cluster\.json"):
+        DevCluster.open(cluster.directory)
+
+
+def test_a_missing_record_is_not_found(tmp_path: Path) -> None:
+    """It is no error of the user's that there is no cluster yet."""
+    with pytest.raises(NotFound):
+        DevCluster.open(tmp_path)
+
+
+def test_a_daemon_that_cannot_be_started_is_one_sentence(cluster: DevCluster) -> None:
+    """Here: its log cannot be opened."""
+    cluster.log_file(cluster.members[0]).mkdir()
+    with pytest.raises(StartupError, match="cannot start n1"):
+        cluster.spawn(cluster.members[0])
