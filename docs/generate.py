@@ -81,7 +81,7 @@ def _command_section(path: str, command: click.Command) -> str:
 def _kind_of(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     """A JSON schema as words."""
     if "anyOf" in schema:
-        return " or ".join(_kind_of(part, definitions) for part in schema["anyOf"])
+        return " or ".join(dict.fromkeys(_kind_of(part, definitions) for part in schema["anyOf"]))
     if "$ref" in schema:
         name = schema["$ref"].rsplit("/", 1)[-1]
         return _kind_of(definitions[name], definitions)
@@ -96,17 +96,24 @@ def _kind_of(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     return str(schema.get("type", "any"))
 
 
-def _field_rows(kind: type[msgspec.Struct]) -> Iterator[str]:
-    """A row for each field; the tag that names the type within a batch is left out."""
+class Field(msgspec.Struct, frozen=True):
+    """One field in words."""
+
+    name: str
+    kind: str
+    presence: str
+    text: str
+
+
+def _fields(kind: type[msgspec.Struct]) -> Iterator[Field]:
+    """The fields of a type; the tag that names the type within a batch is left out."""
     schema = msgspec.json.schema(kind)
     definitions = schema.get("$defs", {})
     top = definitions[schema["$ref"].rsplit("/", 1)[-1]] if "$ref" in schema else schema
-    tag = kind.__struct_config__.tag_field
     for name, field in top.get("properties", {}).items():
-        if name == tag:
-            continue
-        presence = "required" if name in top.get("required", ()) else f"default {_default(field)}"
-        yield f"| `{name}` | {_kind_of(field, definitions)} | {presence} | {field.get('description', '')} |"
+        if name != kind.__struct_config__.tag_field:
+            presence = "required" if name in top.get("required", ()) else f"default {_default(field)}"
+            yield Field(name, _kind_of(field, definitions), presence, field.get("description", ""))
 
 
 def _default(field: dict[str, Any]) -> str:
@@ -114,16 +121,14 @@ def _default(field: dict[str, Any]) -> str:
     return "none" if value is None else f"`{msgspec.json.encode(value).decode()}`"
 
 
-def _answer_rows(kind: type[msgspec.Struct]) -> Iterator[str]:
-    for row in _field_rows(kind):
-        name, words, _, text = row.strip("| ").split(" | ", 3) if row.count(" | ") > 2 else (row, "", "", "")
-        yield f"| {name} | {words} | {text.rstrip(' |')} |"
-
-
 def _endpoint_section(endpoint: str, kind: type[msgspec.Struct], answer: type[msgspec.Struct]) -> str:
     said = " ".join((kind.__doc__ or "").split())
-    fields = _table("| field | type | | |", _field_rows(kind)) or "No fields.\n"
-    answers = _table("| answer | type | |", _answer_rows(answer))
+    taken = [
+        f"| `{field.name}` | {field.kind} | {field.presence} | {field.text} |" for field in _fields(kind)
+    ]
+    given = [f"| `{field.name}` | {field.kind} | {field.text} |" for field in _fields(answer)]
+    fields = _table("| field | type | | |", taken) or "No fields.\n"
+    answers = _table("| answer | type | |", given)
     return "\n".join(part for part in (f"### `{endpoint}`\n", f"{said}\n", fields, answers) if part.strip())
 
 

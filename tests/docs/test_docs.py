@@ -12,12 +12,11 @@ import click
 import msgspec
 import pytest
 
-from docs import generate
+from docs import console, generate
+from docs.markdown import ROOT, Block, blocks, links, pages, sections
 from raftos.config import Config, Voter
 from raftos.errors import BY_CODE
 from raftos_cli.main import root
-from tests.docs import console
-from tests.docs.markdown import ROOT, Block, blocks, links, pages, sections
 
 DOCS = ROOT / "docs"
 
@@ -148,10 +147,10 @@ def test_the_console_reader_sees_through_numbers_and_order_only() -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
+def home() -> Iterator[Path]:
     """A RAFTOS_HOME of its own; whatever runs in it ends with the test."""
-    yield tmp_path
-    console.run("raftos dev stop", tmp_path)
+    with console.temporary_home() as folder:
+        yield folder
 
 
 @pytest.mark.timeout(180)

@@ -12,17 +12,20 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.docs.markdown import Block
+from docs.markdown import Block
 
 COMMAND_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command of a console block, and the output the documentation shows."""
+    """One command of a console block, and the output the documentation shows for it."""
 
     command: str
     shown: str
@@ -37,6 +40,16 @@ def steps(block: Block) -> list[Step]:
             command = f"{command}\n{more}"
         found.append(Step(command, shown))
     return found
+
+
+@contextmanager
+def temporary_home() -> Iterator[Path]:
+    """A RAFTOS_HOME of its own; a cluster that still runs at the end is stopped."""
+    with tempfile.TemporaryDirectory(prefix="raftos-docs-") as folder:
+        try:
+            yield Path(folder)
+        finally:
+            run("raftos dev stop", Path(folder))
 
 
 def environment(home: Path) -> dict[str, str]:
