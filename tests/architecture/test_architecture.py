@@ -24,7 +24,7 @@ LONGEST_FILE_LINES = 600
 
 # What each part may import. The order is the order data flows, from the user to the disk.
 MAY_IMPORT = {
-    "cli": {"package", "client", "config", "errors", "state.command", "state.domains"},
+    "cli": {"package", "client", "config", "errors", "state.command", "state.domain", "state.domains"},
     "node": {
         "agent",
         "client",
@@ -39,7 +39,7 @@ MAY_IMPORT = {
     },
     "package": {"client", "errors"},
     "agent": {"client", "state", "config", "errors"},
-    "client": {"state.command", "state.domains", "config", "errors"},
+    "client": {"state.command", "state.domain", "state.domains", "config", "errors"},
     "api": {"member", "consensus", "state", "config", "errors"},
     "control": {"state", "config", "errors"},
     "member": {"consensus", "state", "config", "errors"},
