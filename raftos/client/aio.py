@@ -1,0 +1,81 @@
+"""The asynchronous client: `async with AsyncClient() as client: await client.kv.put("a", "1")`.
+
+Its namespaces have the verbs of the command line. One client serves any number of concurrent calls,
+and is faster the more it serves; it belongs to the event loop of its first call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Self
+
+import msgspec
+
+from raftos.client.contexts import resolve
+from raftos.client.core import Core
+from raftos.client.kv import AsyncKv
+from raftos.client.leader import AsyncLeader
+from raftos.client.members import AsyncMembers
+from raftos.client.pool import Request
+from raftos.client.status import Status, decode_status
+from raftos.errors import RaftosError
+from raftos.state.command import Command, Query
+
+_decode_any = msgspec.msgpack.Decoder().decode
+
+
+class AsyncClient:
+    """A client of one cluster.
+
+    `endpoints` are base URLs of members, the preferred first; `context` names a stored cluster. Without
+    them: `RAFTOS_ENDPOINTS`, then the current context (`raftos/client/contexts.py`). A call is tried
+    for `timeout_s` seconds in all, and for `attempt_timeout_s` at each member. Raises InvalidInput.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[str] | None = None,
+        context: str | None = None,
+        *,
+        timeout_s: float = 10.0,
+        attempt_timeout_s: float = 1.0,
+    ) -> None:
+        target = resolve(endpoints, context)
+        self._core = Core(target, timeout_s=timeout_s, attempt_timeout_s=attempt_timeout_s)
+        self.kv = AsyncKv(self._core)
+        self.members = AsyncMembers(self._core)
+        self.leader = AsyncLeader(self._core)
+
+    async def status(self) -> Status:
+        """The cluster as one live member sees it, every member listed."""
+        return await self._core.request(Request("GET", "/v1/status"), decode_status)
+
+    async def batch(self, requests: Sequence[Command | Query], *, stale: bool = False) -> list[Any]:
+        """Send many commands and queries at once: independent, in order, not atomic.
+
+        Returns one outcome for each: its value as plain data, or the RaftosError it met.
+        """
+        outcomes = await asyncio.gather(
+            *(self._send(request, stale=stale) for request in requests), return_exceptions=True
+        )
+        unexpected = (outcome for outcome in outcomes if isinstance(outcome, BaseException))
+        for error in unexpected:
+            if not isinstance(error, RaftosError):
+                raise error
+        return outcomes
+
+    async def _send(self, request: Command | Query, *, stale: bool) -> Any:
+        if isinstance(request, Query):
+            return await self._core.query(request, _decode_any, stale=stale)
+        return await self._core.command(request, _decode_any)
+
+    async def close(self) -> None:
+        """Close the connections. Calls still open end with an error; later ones are refused."""
+        await self._core.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

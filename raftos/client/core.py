@@ -1,0 +1,119 @@
+"""What all namespaces stand on: a command or a query goes in, its typed answer comes out.
+
+Commands and linearizable queries share one line of batches; stale queries have their own, so that
+they are answered while the cluster cannot agree. Both lines share the connections, and what was
+learnt about the members. The few requests that are neither (status, leadership) go one by one, under
+the same rules: another member after a failure, until the deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from raftos.client.batcher import Batcher, command_call, query_call
+from raftos.client.connection import Broken
+from raftos.client.contexts import Target
+from raftos.client.pool import Attempts, Pool, Request
+from raftos.errors import InvalidInput, RaftosError
+from raftos.state.command import Command, Query
+from raftos.state.domains import validate
+
+Value = TypeVar("Value")
+
+
+class Core:
+    """The cluster as seen by one client. It belongs to the event loop of its first use."""
+
+    def __init__(self, target: Target, *, timeout_s: float, attempt_timeout_s: float) -> None:
+        if timeout_s <= 0 or attempt_timeout_s <= 0:
+            raise InvalidInput("timeouts have to be more than 0 seconds")
+        self._target = target
+        self._timeout_s = timeout_s
+        self._attempt_timeout_s = attempt_timeout_s
+        self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pool: Pool
+        self._line: Batcher
+        self._stale_line: Batcher
+
+    async def command(self, command: Command, decode: Callable[[msgspec.Raw], Value]) -> Value:
+        """Apply a command and return its value. Raises RaftosError."""
+        self._enter()
+        validate(command)
+        call = command_call(command, self._pool.clock.now_ms(), time.monotonic() + self._timeout_s)
+        return _decoded(await self._line.answer(call), decode, call)
+
+    async def query(
+        self, query: Query, decode: Callable[[msgspec.Raw], Value], *, stale: bool = False
+    ) -> Value:
+        """Answer a query. Raises RaftosError."""
+        self._enter()
+        validate(query)
+        call = query_call(query, time.monotonic() + self._timeout_s, stale=stale)
+        line = self._stale_line if stale else self._line
+        return _decoded(await line.answer(call), decode, call)
+
+    async def request(
+        self, request: Request, decode: Callable[[bytes], Value], *, attempt_timeout_s: float | None = None
+    ) -> Value:
+        """One request of its own, with the same failover. Raises RaftosError."""
+        self._enter()
+        attempts = Attempts(time.monotonic() + self._timeout_s, may_write=request.method != "GET")
+        failures = 0
+        while (remaining_s := attempts.deadline - time.monotonic()) > 0:
+            endpoint = self._pool.pick()
+            try:
+                timeout_s = min(remaining_s, attempt_timeout_s or self._attempt_timeout_s)
+                answer = await self._pool.send(endpoint, request, timeout_s)
+            except RaftosError as error:
+                self._pool.learn(endpoint, error)
+                if not error.retryable:
+                    raise
+                attempts.failed(error)
+            else:
+                self._pool.learn(endpoint, None)
+                return _decoded(answer.body, decode, attempts)
+            failures += 1
+            await self._pool.pause(failures)
+        raise attempts.verdict(f"within {self._timeout_s:g} s")
+
+    async def close(self) -> None:
+        """Close every connection; calls still open end with OutcomeUnknown or NoQuorum."""
+        opened, self._closed = self._loop is not None and not self._closed, True
+        if opened:
+            await self._line.close()
+            await self._stale_line.close()
+            await self._pool.close()
+
+    def _enter(self) -> None:
+        if asyncio.get_running_loop() is not self._loop or self._closed:
+            self._open()
+
+    def _open(self) -> None:
+        if self._closed:
+            raise InvalidInput("this client is closed; open a new one")
+        if self._loop is not None:
+            raise InvalidInput("this client belongs to another event loop; open one for each loop")
+        self._loop = asyncio.get_running_loop()
+        self._pool = Pool(self._target.endpoints, self._target.token)
+        self._line = self._batcher()
+        self._stale_line = self._batcher()
+
+    def _batcher(self) -> Batcher:
+        return Batcher(self._pool, timeout_s=self._timeout_s, attempt_timeout_s=self._attempt_timeout_s)
+
+
+Encoded = TypeVar("Encoded", bytes, msgspec.Raw)
+
+
+def _decoded(encoded: Encoded, decode: Callable[[Encoded], Value], attempts: Attempts) -> Value:
+    try:
+        return decode(encoded)
+    except msgspec.MsgspecError as error:
+        done = "the write was applied, but " if attempts.may_write else ""
+        raise Broken(f"{done}the answer makes no sense to this version of the client: {error}") from error

@@ -1,0 +1,187 @@
+"""The members as one: a request goes to whichever is likeliest to answer.
+
+`Pool.send` makes one attempt at one member and learns from it: which member to prefer next, and what
+time it is in the cluster. Whether to try again is the caller's decision, made with `Attempts`, the
+memory of what earlier attempts may have done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from raftos.client.connection import Address, Answer, Broken, Connections, Silent
+from raftos.client.endpoints import BROKEN_S, GONE_S, NOT_NOW_S, Endpoint, Endpoints
+from raftos.errors import (
+    ErrorBody,
+    NoQuorum,
+    NotReady,
+    OutcomeUnknown,
+    RaftosError,
+    Unreachable,
+    error_for,
+)
+
+FIRST_PAUSE_S = 0.01
+LONGEST_PAUSE_S = 0.1
+PROBE_TIMEOUT_S = 1.0
+
+JSON = "application/json"
+MSGPACK = "application/msgpack"
+
+
+class _ErrorAnswer(msgspec.Struct, frozen=True):
+    error: ErrorBody
+
+
+_DECODE_ERROR = {
+    JSON: msgspec.json.Decoder(_ErrorAnswer).decode,
+    MSGPACK: msgspec.msgpack.Decoder(_ErrorAnswer).decode,
+}
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What is sent, without where and how long it may take. `path` includes the query string."""
+
+    method: str
+    path: str
+    body: bytes = b""
+    content_type: str = JSON
+
+
+class ClusterClock:
+    """Cluster time in milliseconds: the last answer's stamp and the monotonic time since.
+
+    Before the first answer it is this machine's wall clock, which may be wrong.
+    """
+
+    def __init__(self) -> None:
+        self._ahead_s = time.time() - time.monotonic()
+
+    def observe(self, time_ms: int) -> None:
+        self._ahead_s = time_ms / 1000 - time.monotonic()
+
+    def now_ms(self) -> int:
+        return int((self._ahead_s + time.monotonic()) * 1000)
+
+
+class Attempts:
+    """What the attempts of one request have done so far, and how it ends at its deadline.
+
+    `may_write` is False for a read, whose attempts never change anything.
+    """
+
+    __slots__ = ("deadline", "in_flight", "last_trouble", "may_write", "maybe_applied", "reached")
+
+    def __init__(self, deadline: float, *, may_write: bool) -> None:
+        self.deadline = deadline
+        self.may_write = may_write
+        self.in_flight = False
+        self.reached = False
+        self.maybe_applied = False
+        self.last_trouble = ""
+
+    def failed(self, error: RaftosError) -> None:
+        self.in_flight = False
+        self.last_trouble = error.message
+        self.reached |= not isinstance(error, Unreachable)
+        self.maybe_applied |= not isinstance(error, NoQuorum | NotReady | Unreachable)
+
+    def verdict(self, when: str) -> RaftosError:
+        """The error of a request that nobody answered `when` it had to be ("within 10 s")."""
+        last = f" (last: {self.last_trouble})" if self.last_trouble else ""
+        if self.may_write and (self.maybe_applied or self.in_flight):
+            return OutcomeUnknown(
+                f"no member confirmed the request {when}{last}; it may have been applied, so read before "
+                "writing again"
+            )
+        if self.reached or self.in_flight:
+            return NoQuorum(f"the cluster did not serve the request {when}{last}; nothing was changed")
+        return Unreachable(f"no member could be reached {when}{last}; is the cluster running?")
+
+
+class Pool:
+    """All endpoints of one cluster and the connections to them."""
+
+    def __init__(self, endpoints: Sequence[str], token: str) -> None:
+        self.clock = ClusterClock()
+        self._authorization = f"Authorization: Bearer {token}\r\n" if token else ""
+        self._endpoints = Endpoints(endpoints, self._is_live)
+        self._connections = Connections()
+
+    def pick(self) -> Endpoint:
+        """The member likeliest to answer now."""
+        return self._endpoints.pick()
+
+    async def send(self, endpoint: Endpoint, request: Request, timeout_s: float) -> Answer:
+        """One attempt at one member: its answer with status 200.
+
+        Raises the error the member sent, Unreachable where nothing was sent, or OutcomeUnknown where no
+        usable answer came back. Tell `learn` how it went.
+        """
+        head = self._head(endpoint.address, request, timeout_s)
+        answer = await self._connections.exchange(endpoint.address, head + request.body, timeout_s)
+        if answer.time_ms is not None:
+            self.clock.observe(answer.time_ms)
+        if answer.status != 200:
+            raise _error_in(answer, endpoint)
+        return answer
+
+    def learn(self, endpoint: Endpoint, trouble: RaftosError | None) -> None:
+        """Prefer a member that served a request; one with retryable trouble comes after the others."""
+        if trouble is None:
+            self._endpoints.answered(endpoint)
+        elif trouble.retryable:
+            self._endpoints.set_aside(endpoint, _aside_s(trouble))
+
+    async def pause(self, failures: int) -> None:
+        """Wait a little after the `failures`-th failed attempt, unless another member is worth asking now."""
+        if not self._endpoints.any_ready():
+            longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(failures, 10))
+            await asyncio.sleep(longest * random.uniform(0.5, 1))  # noqa: S311 - spreading load, not secrets
+
+    async def close(self) -> None:
+        await self._endpoints.close()
+        await self._connections.close()
+
+    def _head(self, address: Address, request: Request, timeout_s: float) -> bytes:
+        # The member is to give up before this client does: "no quorum" is worth more than silence.
+        return (
+            f"{request.method} {request.path} HTTP/1.1\r\nHost: {address.netloc}\r\n{self._authorization}"
+            f"Content-Type: {request.content_type}\r\nContent-Length: {len(request.body)}\r\n"
+            f"Raftos-Timeout-Ms: {max(1, int(timeout_s * 800))}\r\n\r\n"
+        ).encode("ascii")
+
+    async def _is_live(self, endpoint: Endpoint) -> bool:
+        try:
+            await self.send(endpoint, Request("GET", "/livez"), PROBE_TIMEOUT_S)
+        except RaftosError:
+            return False
+        return True
+
+
+def _aside_s(error: RaftosError) -> float:
+    if isinstance(error, Unreachable | Silent):
+        return GONE_S
+    return BROKEN_S if isinstance(error, Broken) else NOT_NOW_S
+
+
+def _error_in(answer: Answer, endpoint: Endpoint) -> RaftosError:
+    media_type = answer.content_type.partition(";")[0]
+    try:
+        return error_from(_DECODE_ERROR[media_type](answer.body).error)
+    except (KeyError, msgspec.MsgspecError):
+        url = endpoint.address.url
+        return Broken(f"{url} answered {answer.status} without an error of raftos; is it a member?")
+
+
+def error_from(body: ErrorBody) -> RaftosError:
+    """The typed error of an answer. One that may be retried is always an Unavailable."""
+    error = error_for(body.code, body.message, body.leader)
+    if body.retryable and not error.retryable:
+        return OutcomeUnknown(body.message, leader=body.leader)
+    return error

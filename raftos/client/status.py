@@ -1,0 +1,40 @@
+"""The cluster at a glance, as `GET /v1/status` gives it.
+
+Soft: what the member asked believes now. A member that could not be reached is listed with what is
+known of it, never left out; what it did not say is None.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Node(msgspec.Struct, frozen=True):
+    """One node. `role` is leader, follower, learner or agent; `state` alive, unreachable, down, ..."""
+
+    id: str
+    name: str
+    role: str
+    state: str
+    endpoint: str
+    applied_index: int | None = None
+    synced_index: int | None = None
+    version: str | None = None
+    load: dict[str, float] | None = None
+    trouble: str | None = None
+    state_hash: dict[str, Any] | None = None
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The whole cluster; `leader` is a member's name, None while there is no leader."""
+
+    cluster: str
+    leader: str | None
+    term: int
+    commit_index: int
+    nodes: list[Node]
+
+
+decode_status = msgspec.json.Decoder(Status).decode

@@ -1,0 +1,199 @@
+"""The client for ordinary code: the asynchronous one on an event loop of its own thread.
+
+There is one implementation. Each namespace here is a table of the asynchronous verbs it makes
+blocking; a test compares the tables. A Client may be used from many threads at once, whose calls then
+share batches. It is closed by `close`, by leaving its `with` block, when nobody refers to it any
+more, or at the exit of the interpreter, whichever comes first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+import uvloop
+
+from raftos.client.aio import AsyncClient
+from raftos.client.kv import AsyncKv
+from raftos.client.leader import AsyncLeader
+from raftos.client.members import AsyncMembers
+from raftos.client.status import Status
+from raftos.errors import InvalidInput
+from raftos.state.command import Command, Query
+
+Params = ParamSpec("Params")
+Value = TypeVar("Value")
+Work = Coroutine[Any, Any, Value]
+
+
+class _Background:
+    """An event loop on its own thread, from now until `stop`."""
+
+    def __init__(self, farewell: Callable[[], Work[None]]) -> None:
+        self._gate = threading.Lock()
+        self._open = True
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(
+            target=_serve, args=(self._loop, farewell), name="raftos-client", daemon=True
+        )
+        self._thread.start()
+
+    def run(self, work: Work[Value]) -> Value:
+        """The result of the coroutine, awaited on the loop. Raises InvalidInput where that cannot be."""
+        try:
+            future = self._start(work)
+        except InvalidInput:
+            work.close()
+            raise
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # Matters only if the wait was interrupted, as by Ctrl-C.
+
+    def _start(self, work: Work[Value]) -> Future[Value]:
+        if threading.current_thread() is self._thread:
+            raise InvalidInput("this client would wait for itself; use AsyncClient on an event loop")
+        with self._gate:
+            if not self._open:
+                raise InvalidInput("this client is closed; open a new one")
+            if not self._thread.is_alive():
+                raise InvalidInput("this client stayed behind in the parent process; open one after the fork")
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def stop(self) -> None:
+        with self._gate:
+            was_open, self._open = self._open, False
+        if was_open and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            if threading.current_thread() is not self._thread:
+                self._thread.join()
+
+
+def _serve(loop: asyncio.AbstractEventLoop, farewell: Callable[[], Work[None]]) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        loop.run_until_complete(_wind_up(farewell))
+    finally:
+        loop.close()
+
+
+async def _wind_up(farewell: Callable[[], Work[None]]) -> None:
+    await farewell()
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.gather(*rest, return_exceptions=True)
+
+
+class _Blocking:
+    """A namespace of `owner`, which it keeps from being closed as forgotten."""
+
+    def __init__(self, owner: object, background: _Background, verbs: object) -> None:
+        self._owner = owner
+        self._background = background
+        self._verbs = verbs
+
+
+def _blocking(
+    verb: Callable[Concatenate[Any, Params], Work[Value]],
+) -> Callable[Concatenate[_Blocking, Params], Value]:
+    @functools.wraps(verb)
+    def call(self: _Blocking, /, *args: Params.args, **kwargs: Params.kwargs) -> Value:
+        return self._background.run(verb(self._verbs, *args, **kwargs))
+
+    return call
+
+
+def _blocking_pages(
+    pages: Callable[Concatenate[Any, Params], AsyncIterator[Sequence[Value]]],
+) -> Callable[Concatenate[_Blocking, Params], Iterator[Value]]:
+    @functools.wraps(pages)
+    def call(self: _Blocking, /, *args: Params.args, **kwargs: Params.kwargs) -> Iterator[Value]:
+        iterator = pages(self._verbs, *args, **kwargs)
+        while (page := self._background.run(_next(iterator))) is not None:
+            yield from page
+
+    return call
+
+
+async def _next(pages: AsyncIterator[Sequence[Value]]) -> Sequence[Value] | None:
+    return await anext(pages, None)
+
+
+class Kv(_Blocking):
+    """`client.kv`."""
+
+    put = _blocking(AsyncKv.put)
+    get = _blocking(AsyncKv.get)
+    delete = _blocking(AsyncKv.delete)
+    delete_prefix = _blocking(AsyncKv.delete_prefix)
+    txn = _blocking(AsyncKv.txn)
+    list = _blocking_pages(AsyncKv.pages)
+
+
+class Members(_Blocking):
+    """`client.members`."""
+
+    list = _blocking(AsyncMembers.list)
+
+
+class Leader(_Blocking):
+    """`client.leader`."""
+
+    show = _blocking(AsyncLeader.show)
+    transfer = _blocking(AsyncLeader.transfer)
+
+
+class Client:
+    """A client of one cluster, for code without an event loop. Arguments and errors as AsyncClient."""
+
+    def __init__(
+        self,
+        endpoints: Sequence[str] | None = None,
+        context: str | None = None,
+        *,
+        timeout_s: float = 10.0,
+        attempt_timeout_s: float = 1.0,
+    ) -> None:
+        self._client = AsyncClient(
+            endpoints, context, timeout_s=timeout_s, attempt_timeout_s=attempt_timeout_s
+        )
+        self._background = _Background(self._client.close)
+        self._stop = weakref.finalize(self, self._background.stop)
+
+    @property
+    def kv(self) -> Kv:
+        return Kv(self, self._background, self._client.kv)
+
+    @property
+    def members(self) -> Members:
+        return Members(self, self._background, self._client.members)
+
+    @property
+    def leader(self) -> Leader:
+        return Leader(self, self._background, self._client.leader)
+
+    def status(self) -> Status:
+        """The cluster as one live member sees it, every member listed."""
+        return self._background.run(self._client.status())
+
+    def batch(self, requests: Sequence[Command | Query], *, stale: bool = False) -> list[Any]:
+        """Send many commands and queries at once: independent, in order, not atomic.
+
+        Returns one outcome for each: its value as plain data, or the RaftosError it met.
+        """
+        return self._background.run(self._client.batch(requests, stale=stale))
+
+    def close(self) -> None:
+        """Close the connections and end the thread. Calls still open end with an error."""
+        self._stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
