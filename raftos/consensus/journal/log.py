@@ -42,10 +42,6 @@ def place(segment: int, offset: int) -> int:
     return segment << _OFFSET_BITS | offset
 
 
-def _cost(payload: bytes) -> int:
-    return len(payload) + _KEPT_OVERHEAD_BYTES
-
-
 class Log:
     """Entries `first_index` to `last_index`. Indexes rise by one; there are no gaps."""
 
@@ -53,6 +49,8 @@ class Log:
         # Both change only when the head of the log is trimmed, which nothing does yet.
         self.first_index = 1
         self.previous_term = 0
+        self.last_index = 0
+        """The index of the last entry; `first_index - 1` when there is none."""
         self._storage = storage
         self._cache_bytes = cache_bytes
         self._terms = array("Q")
@@ -63,34 +61,31 @@ class Log:
         self._kept_bytes = 0
 
     @property
-    def last_index(self) -> int:
-        """The index of the last entry; `first_index - 1` when there is none."""
-        return self.first_index + len(self._terms) - 1
-
-    @property
     def last_term(self) -> int:
         return self._terms[-1] if self._terms else self.previous_term
 
     def append(self, payload: bytes, term: int, record_place: int) -> None:
         """Add the entry after the last one."""
+        self.last_index += 1
         self._terms.append(term)
         self._places.append(record_place)
         self._sizes.append(len(payload))
         self._kept[self.last_index] = payload
-        self._kept_bytes += _cost(payload)
+        self._kept_bytes += len(payload) + _KEPT_OVERHEAD_BYTES
 
     def truncate_from(self, index: int) -> None:
         """Drop the entry `index` and everything after it."""
         for dropped in range(max(index, self._kept_from), self.last_index + 1):
-            self._kept_bytes -= _cost(self._kept.pop(dropped))
+            self._kept_bytes -= len(self._kept.pop(dropped)) + _KEPT_OVERHEAD_BYTES
         self._kept_from = min(self._kept_from, index)
+        self.last_index = index - 1
         keep = index - self.first_index
         del self._terms[keep:], self._places[keep:], self._sizes[keep:]
 
     def forget(self, durable_index: int) -> None:
         """Let go of the oldest payloads beyond the cache's size, of durable entries only."""
         while self._kept_bytes > self._cache_bytes and self._kept_from <= durable_index:
-            self._kept_bytes -= _cost(self._kept.pop(self._kept_from))
+            self._kept_bytes -= len(self._kept.pop(self._kept_from)) + _KEPT_OVERHEAD_BYTES
             self._kept_from += 1
 
     def term_at(self, index: int) -> int | None:

@@ -129,9 +129,9 @@ def split_body(head: Head, body: bytes) -> tuple[bytes, bytes] | None:
     return payload, body[head.length + _CHECKSUM.size :]
 
 
-def encode_segment_start(header: SegmentHeader, version: int = FORMAT) -> bytes:
+def encode_segment_start(header: SegmentHeader) -> bytes:
     """The preamble and the SEGMENT record that a segment begins with."""
-    preamble = _PREAMBLE.pack(_MAGIC, version)
+    preamble = _PREAMBLE.pack(_MAGIC, FORMAT)
     record = encode(SEGMENT, 0, 0, msgspec.msgpack.encode(header))
     return b"".join((preamble, _CHECKSUM.pack(crc32(preamble)), *record))
 

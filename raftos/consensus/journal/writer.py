@@ -36,7 +36,7 @@ class Write(NamedTuple):
 class Writer:
     """Used by one thread; keeps only what it has seen of the current file."""
 
-    def __init__(self, storage: Storage, growth_bytes: int = GROWTH_BYTES) -> None:
+    def __init__(self, storage: Storage, growth_bytes: int) -> None:
         self._storage = storage
         self._growth_bytes = growth_bytes
         self._name = ""
