@@ -85,9 +85,9 @@ class Driver:
         self._journal = Journal.open(storage, Identity(config.cluster_id, config.member_id))
         if self._journal.last_index < self._machine.applied_index:
             raise StartupError(
-                f"the journal in {config.data_dir} ends at entry {self._journal.last_index}, but the state has "
-                f"applied {self._machine.applied_index}: log entries are missing; remove this member and "
-                "let it rejoin under a new id with an empty data directory"
+                f"the journal in {config.data_dir} ends at entry {self._journal.last_index}, but the state "
+                f"has applied {self._machine.applied_index}: log entries are missing; remove this member "
+                "and let it rejoin under a new id with an empty data directory"
             )
         self._replica = Replica(
             member_id=config.member_id,

@@ -208,9 +208,10 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
         _clock.now = now
         committed = max(applied_index, FIRST_INDEX)
         self._log = log
+        self._heartbeat_s = heartbeat_s
         self.is_leader = self.is_candidate = False
         so.createJournal = lambda _: _JournalAdapter(log, committed, append_bytes)
-        self._outbox = _Outbox(send)
+        self._outbox = _Outbox(self._one_message_each(send))
         self._nodes = {other: Node(other) for other in others}
         conf = SyncObjConf(
             autoTick=False,
@@ -238,9 +239,9 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
     def unlinked(self, peer: str) -> None:
         self._outbox._onNodeDisconnected(self._nodes[peer])
 
-    def tick(self, now: float) -> None:
-        """Commit, step down, send what is due. Never campaigns by itself."""
-        _clock.now = now
+    def tick(self, now: float, *, send: bool = False) -> None:
+        """Commit, step down, send what is due (`send`: at once). Never campaigns by itself."""
+        _clock.now = now + self._heartbeat_s * 1.01 if send else now
         self._onTick(0)
 
     def campaign(self, now: float) -> None:
@@ -328,6 +329,26 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
         _clock.now = now
         self._outbox._onMessageReceived(node, message)
         self._hold_elections()
+
+    def rewind(self, peer: str, index: int) -> None:
+        """What was to be sent from `index` on was not: the next turn begins there again."""
+        self._SyncObj__raftNextIndex[self._nodes[peer]] = index
+
+    def next_index(self, peer: str) -> int:
+        """The first index that was not yet sent to `peer`."""
+        return int(self._SyncObj__raftNextIndex.get(self._nodes[peer], self._log.last_index + 1))
+
+    def _one_message_each(self, send: Send) -> Send:
+        """End PySyncObj's sending loop after one message: it stops when its period has passed.
+
+        Without this it would send a follower all that it lacks in one turn.
+        """
+
+        def send_and_stop(peer: str, message: Message) -> None:
+            send(peer, message)
+            _clock.now += self._heartbeat_s * 1.01
+
+        return send_and_stop
 
     def _state_changed(self, _: int, state: int) -> None:
         self.is_leader = state == so._RAFT_STATE.LEADER

@@ -22,6 +22,7 @@ from raftos.consensus.base import Role, Status
 from raftos.consensus.core import Core, Output, ReplicaLog, Timings
 from raftos.consensus.elections import Elections
 from raftos.consensus.engine import Engine
+from raftos.consensus.flow import Flow
 from raftos.consensus.messages import (
     Acknowledged,
     Append,
@@ -87,8 +88,8 @@ class Replica:
         self._time_ms, self._time_at = time_ms, now
         self._acknowledge_to: int | None = None
         self._waiting_acks: dict[str, Acknowledged] = {}
-        self._matched: dict[str, int] = {}
-        self._matched_term = 0
+        self._flow = Flow(journal, core.timings.heartbeat_s)
+        self._behind = False
         self._unsynced_since: float | None = None
         self._tick_needed = True
         self._transfer: tuple[Hashable, str, float, bool] | None = None
@@ -121,6 +122,7 @@ class Replica:
             if peer in self.core.links:
                 self._drop_link(peer)
             self.core.links[peer] = generation
+            self._flow.linked(peer)
             self.core.engine.linked(peer)
             self._tick_needed = True
 
@@ -170,7 +172,7 @@ class Replica:
             core.finish(token, InvalidInput(f"member {target!r} is not another voter of this cluster"))
         else:
             best = (
-                max(core.links, key=lambda peer: (self._matched.get(peer, 0), peer))
+                max(core.links, key=lambda peer: (self._flow.matched(peer), peer))
                 if target is None
                 else target
             )
@@ -227,7 +229,8 @@ class Replica:
             self._count_waiting_acks()
         if self._tick_needed:
             self._tick_needed = False
-            core.engine.tick(now)
+            core.engine.tick(now, send=self._behind)
+            self._behind = False
         core.leader = self._reachable_leader()
         self.proposals.stamp = self.cluster_time_ms(now)
         self.proposals.pump()
@@ -258,13 +261,20 @@ class Replica:
     # Messages.
 
     def _engine_sends(self, peer: str, message: Message) -> None:
-        """PySyncObj sends: what makes a promise waits for the disk."""
+        """PySyncObj sends: appends flow as the follower can take them, promises wait for the disk."""
         if isinstance(message, Append):
-            self.core.send(peer, message)
+            self._send_append(peer, message)
             return
         if isinstance(message, Acknowledged):
             message = self._acknowledgement(message)
         self.core.promise(peer, message)
+
+    def _send_append(self, peer: str, append: Append) -> None:
+        admitted = self._flow.admit(self.core.now, peer, append)
+        if admitted is not append:
+            self.core.engine.rewind(peer, append.prev_index + 1)
+        if admitted is not None:
+            self.core.send(peer, admitted)
 
     def _acknowledgement(self, message: Acknowledged) -> Acknowledged:
         next_index = message.next_index
@@ -291,14 +301,9 @@ class Replica:
             core.engine.observe_term(core.now, message.term)
         if not core.is_leader or not guard.acknowledgement_counts(core.term, message, core.rules):
             return
-        self._note_match(peer, message)
+        self._flow.acknowledged(peer, message)
         self._count(peer, message)
-
-    def _note_match(self, peer: str, message: Acknowledged) -> None:
-        if self._matched_term != self.core.term:
-            self._matched, self._matched_term = {}, self.core.term
-        if message.success:
-            self._matched[peer] = max(self._matched.get(peer, 0), message.next_index - 1)
+        self._behind = self._behind or core.engine.next_index(peer) <= self._journal.last_index
 
     def _count(self, peer: str, message: Acknowledged) -> None:
         """Feed an acknowledgement to the engine as far as our own disk has come; keep the rest."""
@@ -355,7 +360,7 @@ class Replica:
             if not core.is_leader:
                 unsure = OutcomeUnknown("no leader is known yet after the transfer; see `raftos leader show`")
             self._end_transfer(token, unsure)
-        elif core.is_leader and not told and self._matched.get(target) == self._journal.last_index:
+        elif core.is_leader and not told and self._flow.matched(target) == self._journal.last_index:
             core.send(target, TimeoutNow(core.term))
             self._transfer = (token, target, deadline, True)
 

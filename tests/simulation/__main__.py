@@ -69,9 +69,8 @@ def _fix_hash_seed() -> None:
 def _list_rules() -> None:
     numbers = {name: number for number, name in _NUMBERS.items() if number.isdigit()}
     for rule in dataclasses.fields(Rules):
-        print(
-            f"{rule.name:16} {numbers.get(rule.name, '-'):>2}  {'directed schedule' if rule.name in SCHEDULES else ''}"
-        )
+        directed = "directed schedule" if rule.name in SCHEDULES else ""
+        print(f"{rule.name:16} {numbers.get(rule.name, '-'):>2}  {directed}")
 
 
 def _rules_without(name: str | None) -> Rules:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from raftos.consensus.guard import Rules
+from raftos.state.storage import FILE_NAME
 from tests.simulation.history import Violation
 from tests.simulation.workload import Client, Nemesis
 from tests.simulation.world import World
@@ -99,8 +101,6 @@ def _reckoning(world: World) -> None:
 
 def _rows(folder: Path) -> dict[str, tuple[bytes, int, int]]:
     """Every key with its value, version and revision, read from the member's own file."""
-    file = next(folder.rglob("*.db"))
-    with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as db:
+    with closing(sqlite3.connect(folder / FILE_NAME)) as db:
         rows = db.execute("SELECT key, value, version, revision FROM kv").fetchall()
-    db.close()
     return {key: (value, version, revision) for key, value, version, revision in rows}

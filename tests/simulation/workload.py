@@ -9,7 +9,7 @@ from raftos.errors import NotFound, RaftosError
 from raftos.state.command import Ok, decode_result, encode_request
 from raftos.state.domains.kv import Get, Put
 from tests.simulation.history import Violation, Write
-from tests.simulation.world import SILENT_LINK_S, World
+from tests.simulation.world import CLUSTER_EPOCH_MS, SILENT_LINK_S, World
 
 ATTEMPT_S = 1.0
 PATIENCE_S = 6.0
@@ -28,6 +28,7 @@ class Client:
         self.reads = reads
         self.stopped = False
         self._numbers = itertools.count(1)
+        self._created_ms = CLUSTER_EPOCH_MS
 
     def go(self) -> None:
         if not self.stopped:
@@ -57,7 +58,8 @@ class Client:
     def _request_id(self) -> bytes:
         random = self.world.random
         up = [node for node in self.world.nodes.values() if node.up]
-        created = max((node.replica.cluster_time_ms(self.world.now) for node in up), default=0)
+        times = [node.replica.cluster_time_ms(self.world.now) for node in up]
+        self._created_ms = created = max(times, default=self._created_ms)
         tail = bytearray(random.getrandbits(80).to_bytes(10, "big"))
         tail[0], tail[2] = 0x70 | (tail[0] & 0x0F), 0x80 | (tail[2] & 0x3F)
         return created.to_bytes(6, "big") + bytes(tail)
