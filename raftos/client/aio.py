@@ -21,8 +21,13 @@ from raftos.client.pool import Request
 from raftos.client.status import Status, decode_status
 from raftos.errors import RaftosError
 from raftos.state.command import Command, Query
+from raftos.state.domains import DOMAINS
 
-_decode_any = msgspec.msgpack.Decoder().decode
+_DECODERS = {
+    kind: msgspec.msgpack.Decoder(answer).decode
+    for domain in DOMAINS
+    for kind, answer in domain.answers.items()
+}
 
 
 class AsyncClient:
@@ -54,21 +59,21 @@ class AsyncClient:
     async def batch(self, requests: Sequence[Command | Query], *, stale: bool = False) -> list[Any]:
         """Send many commands and queries at once: independent, in order, not atomic.
 
-        Returns one outcome for each: its value as plain data, or the RaftosError it met.
+        Returns one outcome for each: the domain's answer to it, or the RaftosError it met.
         """
         outcomes = await asyncio.gather(
             *(self._send(request, stale=stale) for request in requests), return_exceptions=True
         )
-        unexpected = (outcome for outcome in outcomes if isinstance(outcome, BaseException))
-        for error in unexpected:
-            if not isinstance(error, RaftosError):
-                raise error
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, RaftosError):
+                raise outcome
         return outcomes
 
     async def _send(self, request: Command | Query, *, stale: bool) -> Any:
+        decode = _DECODERS[type(request)]
         if isinstance(request, Query):
-            return await self._core.query(request, _decode_any, stale=stale)
-        return await self._core.command(request, _decode_any)
+            return await self._core.query(request, decode, stale=stale)
+        return await self._core.command(request, decode)
 
     async def close(self) -> None:
         """Close the connections. Calls still open end with an error; later ones are refused."""

@@ -43,7 +43,8 @@ class AsyncLeader:
     async def transfer(self, target: str | None = None) -> Transferred:
         """Hand leadership to the member of this name or id, or to the one furthest along.
 
-        Raises InvalidInput (not a voting member), Conflict (it did not catch up in time), NoQuorum.
+        Raises NotFound (no such member), InvalidInput (it does not vote), Conflict (it did not catch up in
+        time), NoQuorum.
         """
         request = Request("POST", "/v1/leader/transfer", msgspec.json.encode({"target": target}))
         return await self._core.request(request, _decode_transferred, attempt_timeout_s=TRANSFER_TIMEOUT_S)

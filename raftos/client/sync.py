@@ -184,7 +184,7 @@ class Client:
     def batch(self, requests: Sequence[Command | Query], *, stale: bool = False) -> list[Any]:
         """Send many commands and queries at once: independent, in order, not atomic.
 
-        Returns one outcome for each: its value as plain data, or the RaftosError it met.
+        Returns one outcome for each: the domain's answer to it, or the RaftosError it met.
         """
         return self._background.run(self._client.batch(requests, stale=stale))
 

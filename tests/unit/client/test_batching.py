@@ -110,7 +110,7 @@ async def test_a_deadline_ends_calls_that_never_flew() -> None:
         began = time.monotonic()
         calls = [client.kv.put(f"{number}", "1") for number in range(FLIGHTS * BATCH_ITEMS + 1)]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
-        assert time.monotonic() - began < 0.6
+        assert time.monotonic() - began < 1
         codes = [outcome.code for outcome in outcomes if isinstance(outcome, RaftosError)]
         assert codes[0] == "outcome_unknown"
         assert codes[-1] == "unreachable"
@@ -118,11 +118,11 @@ async def test_a_deadline_ends_calls_that_never_flew() -> None:
 
 
 async def test_a_batch_answers_each_request_by_itself() -> None:
-    """Values as plain data and errors side by side, in order."""
+    """Values and errors side by side, in order."""
     async with members() as (member,), AsyncClient([member.endpoint]) as client:
         outcomes = await client.batch([Put("a", b"1"), Get("a"), Get("b"), Put("", b"")])
-        assert outcomes[0]["version"] == 1
-        assert outcomes[1]["value"] == b"1"
+        assert outcomes[0].version == 1
+        assert outcomes[1].value == b"1"
         assert [outcome.code for outcome in outcomes[2:]] == ["not_found", "invalid"]
         assert member.batches == [3]
 

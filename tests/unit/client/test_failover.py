@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(30)
 
 @asynccontextmanager
 async def client_of(
-    listed: list[Member], *, timeout_s: float = 5.0, attempt_timeout_s: float = 0.3
+    listed: list[Member], *, timeout_s: float = 5.0, attempt_timeout_s: float = 0.5
 ) -> AsyncIterator[AsyncClient]:
     endpoints = [member.endpoint for member in listed]
     async with AsyncClient(endpoints, timeout_s=timeout_s, attempt_timeout_s=attempt_timeout_s) as client:
@@ -50,7 +50,7 @@ async def test_a_write_survives_each_fault_and_happens_once(fault: Fault, applie
         assert written.version == 1
         assert applied_once(listed[0])
         assert [len(member.batches) for member in listed] == [1, 1, 0]
-        assert time.monotonic() - began < (0.5 if fault == HANG else 0.2)
+        assert time.monotonic() - began < (0.9 if fault == HANG else 0.45)
 
 
 async def test_a_dead_first_endpoint_costs_almost_nothing() -> None:
@@ -61,7 +61,7 @@ async def test_a_dead_first_endpoint_costs_almost_nothing() -> None:
             began = time.monotonic()
             for number in range(20):
                 await client.kv.put(f"{number}", "1")
-            assert time.monotonic() - began < 0.2
+            assert time.monotonic() - began < 0.45
 
 
 async def test_a_hanging_member_is_paid_for_once_and_returns_after_a_probe() -> None:
@@ -70,16 +70,16 @@ async def test_a_hanging_member_is_paid_for_once_and_returns_after_a_probe() -> 
         listed[0].always = HANG
         began = time.monotonic()
         await client.kv.put("a", "1")
-        assert 0.3 <= time.monotonic() - began < 0.5
+        assert 0.5 <= time.monotonic() - began < 0.9
         await asyncio.gather(*(client.kv.put(f"b{number}", "1") for number in range(50)))
-        assert time.monotonic() - began < 0.6
+        assert time.monotonic() - began < 0.95
         listed[0].always = None
         await asyncio.sleep(2)
         await listed[1].stop()
         began = time.monotonic()
         await client.kv.put("c", "1")
         assert listed[0].probes >= 1
-        assert time.monotonic() - began < 0.2
+        assert time.monotonic() - began < 0.45
 
 
 async def test_the_client_stays_with_the_member_that_served_it() -> None:
@@ -104,7 +104,7 @@ async def test_an_election_is_waited_out() -> None:
             member.always = None
         healed = time.monotonic()
         await write
-        assert time.monotonic() - healed < 0.15
+        assert time.monotonic() - healed < 0.4
         assert all(2 <= count <= 10 for count in asked)
 
 
@@ -121,7 +121,7 @@ async def test_at_the_deadline_the_error_says_what_may_have_happened(
             member.always = fault
         began = time.monotonic()
         outcomes = await asyncio.gather(client.kv.put("a", "1"), client.kv.get("a"), return_exceptions=True)
-        assert 0.45 < time.monotonic() - began < 0.65
+        assert 0.45 < time.monotonic() - began < 0.9
         assert [type(outcome) for outcome in outcomes] == [write_error, NoQuorum]
 
 
@@ -195,5 +195,5 @@ async def test_stale_reads_are_answered_while_writes_wait() -> None:
         writes = [asyncio.create_task(client.kv.put("b", "1")), asyncio.create_task(client.kv.get("a"))]
         await asyncio.sleep(0.1)
         listed[0].faults = []
-        assert (await asyncio.wait_for(client.kv.get("a", stale=True), 0.15)).value == b"1"
+        assert (await asyncio.wait_for(client.kv.get("a", stale=True), 0.3)).value == b"1"
         await asyncio.gather(*writes)
