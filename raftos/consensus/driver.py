@@ -215,7 +215,7 @@ class Driver:
             while output := self._replica.take():
                 self._conclude(output)
             self._write()
-        except (SafetyViolation, JournalFailed) as failure:
+        except Exception as failure:  # noqa: BLE001 - whatever it is, a half-done step must not be followed by another
             self._fail(failure)
         self._tell_role()
 
@@ -237,7 +237,7 @@ class Driver:
                 listener(*present)
 
     def _fail(self, failure: Exception) -> None:
-        log.critical("this member stops: going on could lose data", reason=str(failure))
+        log.critical("this member stops: going on could lose data", reason=str(failure), exc_info=failure)
         if not self.failed.done():
             self.failed.set_exception(failure)
 

@@ -185,6 +185,7 @@ def _deposed_leader_reads(world: World, client: Client, a: str, b: str, c: str) 
         return
     follower = c if new == b else b
     world.heal_pair(a, follower)
+    world.run(0.0005)
     _read(world, client, a, "key0")
 
 
