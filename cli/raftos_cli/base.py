@@ -46,11 +46,12 @@ class Invocation:
         return Output(as_json=self.format == "json")
 
     @contextmanager
-    def client(self) -> Iterator[Client]:
+    def client(self, timeout_s: float | None = None) -> Iterator[Client]:
         """A client of the chosen endpoints and context. Raises InvalidInput, Unreachable."""
         from raftos.client import Client
 
-        with Client(list(self.endpoints) or None, context=self.context, timeout_s=self.timeout_s) as client:
+        limit_s = timeout_s or self.timeout_s
+        with Client(list(self.endpoints) or None, context=self.context, timeout_s=limit_s) as client:
             yield client
 
 

@@ -8,7 +8,7 @@ import click
 
 from raftos.errors import NotFound
 from raftos_cli.base import Group, Invocation, Text, pass_invocation
-from raftos_cli.output import Column, print_table
+from raftos_cli.output import Column, cell, print_table
 from raftos_cli.status import ask_status
 
 COLUMNS = (
@@ -81,4 +81,4 @@ def _description(found: dict[str, Any]) -> str:
         else:
             facts[name] = value
     width = max(map(len, facts)) + 2
-    return "\n".join(f"{name:<{width}}{'-' if value is None else value}" for name, value in facts.items())
+    return "\n".join(f"{name:<{width}}{cell(value)}" for name, value in facts.items())

@@ -89,13 +89,16 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> Non
             no_wrap=not column.wraps,
         )
     for row in rows:
-        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in map(_cell, row)))
+        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in map(cell, row)))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
-    console.print(table, crop=False)
+    with console.capture() as captured:
+        console.print(table, crop=False)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip(), color=True)  # rich has decided about colour already.
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
     """The text of one cell; what is not known is a dash."""
     if value is None:
         return "-"
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

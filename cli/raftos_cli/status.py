@@ -15,6 +15,8 @@ from raftos.errors import RaftosError, Unavailable
 from raftos_cli.base import Command, Invocation, pass_invocation
 from raftos_cli.output import Column, print_table
 
+STATUS_TIMEOUT_S = 3.0
+"""Whoever asks how the cluster does wants to know soon, above all when it does badly."""
 COLUMNS = (
     Column("NODE"),
     Column("ROLE"),
@@ -55,7 +57,7 @@ def ask_status(run: Invocation) -> tuple[dict[str, Any], RaftosError | None]:
     import msgspec
 
     try:
-        with run.client() as client:
+        with run.client(timeout_s=run.chosen_timeout_s or STATUS_TIMEOUT_S) as client:
             value: dict[str, Any] = msgspec.to_builtins(client.status())
     except Unavailable as error:
         return _unreachable(run), error
