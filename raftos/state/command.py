@@ -28,7 +28,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _OK_PREFIX = b"\x81\xa2ok"
 
 
-class Command(msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True):
+class Command(msgspec.Struct, frozen=True, gc=False, tag_field="type", forbid_unknown_fields=True):
     """Base of every command. Subclasses set `tag="domain.verb"`."""
 
 
@@ -39,7 +39,7 @@ class Query(msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields
     """Whether it reads one row by its key: then it is answered on the event loop, without a thread."""
 
 
-class Ok(msgspec.Struct, frozen=True):
+class Ok(msgspec.Struct, frozen=True, gc=False):
     """The command was applied; `value` is the domain's answer."""
 
     value: Any = None

@@ -39,7 +39,7 @@ _OLD = """
 _DELETE = "DELETE FROM events WHERE log_index <= ?"
 
 
-class Event(msgspec.Struct, frozen=True, tag_field="type"):
+class Event(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
     """Base of every event. Subclasses set `tag="domain.what_happened"`."""
 
 

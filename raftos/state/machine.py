@@ -56,6 +56,8 @@ class Machine:
         self._vocabulary = Vocabulary(domains)
         schema = "".join((events.SCHEMA, requests.SCHEMA, *(domain.schema for domain in domains)))
         self._db = storage.open_state(path, cluster_id, schema)
+        self._noted: list[int] = []
+        self._db.create_function("noted", 1, self._noted.append)
         self._position = Position(*self._db.execute(_LOAD).fetchone())
         self._memory = requests.RequestMemory(self._db, self._position.horizon_ms, max_requests)
         self.faults = 0
@@ -103,7 +105,9 @@ class Machine:
         try:
             self._end_transaction()
             self._db.execute("BEGIN IMMEDIATE")
-            turn = Turn(self._db, self._vocabulary, self._memory, self._position, guarded=guarded)
+            turn = Turn(
+                self._db, self._vocabulary, self._memory, self._position, self._noted, guarded=guarded
+            )
             results = [turn.entry(index, payload) for index, payload in entries]
             position = turn.position()
             self._db.execute(_SAVE, msgspec.structs.astuple(position))

@@ -145,15 +145,19 @@ class RequestMemory:
 
     def remember(
         self, index: int, time_ms: int, checksums: dict[bytes, int], results: Sequence[bytes]
-    ) -> None:
-        """Keep the new requests of the entry at `index`: id -> checksum, and their results in order."""
+    ) -> bytes:
+        """Keep the new requests of the entry at `index`: id -> checksum, and their results in order.
+
+        Returns the ids and checksums as they are kept, empty if there are none.
+        """
         if not checksums:
-            return
+            return b""
         ids = b"".join((*checksums, struct.pack(f"<{len(checksums)}I", *checksums.values())))
         self._db.execute(_INSERT, (index, time_ms, ids, join_results(results)))
         self._added.append(checksums)
         self.known.update(dict.fromkeys(checksums, index - index % _ANCHOR_INDEXES))
         self._count += len(checksums)
+        return ids
 
     def sweep(self, index: int, time_ms: int) -> None:
         """Forget what is old, every 64th index, and what is too much, at once; a bounded step."""

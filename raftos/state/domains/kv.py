@@ -190,7 +190,7 @@ class Expiring(Query, frozen=True, tag="kv.expiring"):
 # Answers and events
 
 
-class Written(msgspec.Struct, frozen=True):
+class Written(msgspec.Struct, frozen=True, gc=False):
     """A key as it was written."""
 
     key: str
@@ -289,7 +289,7 @@ _CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 def _check_key(key: str) -> None:
     # Of an ASCII text `isprintable` means the same in every version of Python.
-    if 0 < len(key) <= MAX_KEY_BYTES and key.isascii() and key.isprintable():
+    if key.isascii() and key.isprintable() and 0 < len(key) <= MAX_KEY_BYTES:
         return
     if not key:
         raise InvalidInput("the key is empty; a key has at least one character")
@@ -307,11 +307,6 @@ def _check_text(what: str, text: str) -> None:
         raise TooLarge(f"the {what} has {size_bytes} bytes of UTF-8, at most {MAX_KEY_BYTES} are allowed")
 
 
-def _check_value(value: bytes) -> None:
-    if len(value) > MAX_VALUE_BYTES:
-        raise TooLarge(f"the value has {len(value)} bytes, at most {MAX_VALUE_BYTES} are allowed; split it")
-
-
 def _check_number(name: str, value: int, least: int, most: int = MAX_INTEGER) -> None:
     if not least <= value <= most:
         raise InvalidInput(f"{name} is {value}; it has to be from {least} to {most}")
@@ -322,15 +317,18 @@ def _check_count(what: str, count: int, least: int, most: int) -> None:
         raise InvalidInput(f"there are {count} {what}; allowed are {least} to {most}")
 
 
-def _validate_put(command: Put | TxnPut) -> None:
-    _check_key(command.key)
-    _check_value(command.value)
-    if command.ttl_ms is not None:
-        _check_number("ttl_ms", command.ttl_ms, 1, MAX_TTL_MS)
+def _validate_write(put: Put | TxnPut) -> None:
+    _check_key(put.key)
+    if len(put.value) > MAX_VALUE_BYTES:
+        raise TooLarge(
+            f"the value has {len(put.value)} bytes, at most {MAX_VALUE_BYTES} are allowed; split it"
+        )
+    if put.ttl_ms is not None:
+        _check_number("ttl_ms", put.ttl_ms, 1, MAX_TTL_MS)
 
 
-def _validate_conditional_put(command: Put) -> None:
-    _validate_put(command)
+def _validate_put(command: Put) -> None:
+    _validate_write(command)
     if command.expect_version is not None:
         _check_number("expect_version", command.expect_version, 0)
 
@@ -353,7 +351,7 @@ def _validate_txn(command: Txn) -> None:
         _check_key(compare.key)
         _check_number("version", compare.version, 0)
     for write in command.writes:
-        _validate_put(write) if isinstance(write, TxnPut) else _check_key(write.key)
+        _validate_write(write) if isinstance(write, TxnPut) else _check_key(write.key)
     if len({write.key for write in command.writes}) < len(command.writes):
         raise InvalidInput("the transaction writes a key twice; write each key once")
     size_bytes = sum(len(write.value) for write in command.writes if isinstance(write, TxnPut))
@@ -380,7 +378,12 @@ def _validate_expiring(query: Expiring) -> None:
 # Apply
 
 _VERSION = "SELECT version FROM kv WHERE key = ?"
-_WRITE = "REPLACE INTO kv VALUES (?, ?, ?, ?, ?)"
+# One statement for a put, although the new version has to come back: `noted` brings it. RETURNING would
+# cost as much as the write once more, and so would a SELECT before it.
+_WRITE = """
+    INSERT INTO kv VALUES (?1, 1, ?2, ?3, ?4) ON CONFLICT (key) DO UPDATE SET
+    version = ifnull(noted(version + 1), version + 1), revision = ?2, expires_ms = ?3, value = ?4
+"""
 _DELETE = "DELETE FROM kv WHERE key = ?"
 _DELETE_EXPIRED = "DELETE FROM kv WHERE key = ? AND revision = ? AND expires_ms <= ?"
 _KEYS = "SELECT key FROM kv WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
@@ -399,19 +402,22 @@ def _conflict(key: str, version: int, expected: int) -> Rejected:
     return Rejected("conflict", f"key {shown!r} {now}, {wanted}; read it again and decide anew")
 
 
-def _write(db: sqlite3.Connection, context: Context, put: Put | TxnPut, version: int) -> None:
+def _write(context: Context, put: Put | TxnPut) -> int:
+    """Set the key; returns its new version."""
     expires_ms = None if put.ttl_ms is None else context.time_ms + put.ttl_ms
-    db.execute(_WRITE, (put.key, version, context.revision, expires_ms, put.value))
+    context.run(_WRITE, (put.key, context.revision, expires_ms, put.value))
+    version = context.noted.pop() if context.noted else 1
     context.emit(KeyWritten(put.key, version))
+    return version
 
 
 def apply_put(db: sqlite3.Connection, command: Put, context: Context) -> Result:
-    version = _version_of(db, command.key)
     expected = command.expect_version
-    if expected is not None and expected != version:
-        return _conflict(command.key, version, expected)
-    _write(db, context, command, version + 1)
-    return Ok(Written(command.key, version + 1, context.revision))
+    if expected is not None:
+        version = _version_of(db, command.key)
+        if expected != version:
+            return _conflict(command.key, version, expected)
+    return Ok(Written(command.key, _write(context, command), context.revision))
 
 
 def apply_delete(db: sqlite3.Connection, command: Delete, context: Context) -> Result:
@@ -454,9 +460,7 @@ def _apply_write(
         if deleted:
             context.emit(KeyDeleted(write.key))
         return TxnDeleted(write.key, deleted)
-    version = _version_of(db, write.key) + 1
-    _write(db, context, write, version)
-    return TxnWritten(write.key, version)
+    return TxnWritten(write.key, _write(context, write))
 
 
 def apply_expire(db: sqlite3.Connection, command: Expire, context: Context) -> Result:
@@ -575,7 +579,7 @@ DOMAIN = Domain(
         Expiring: ExpiringKeys,
     },
     validate={
-        Put: _validate_conditional_put,
+        Put: _validate_put,
         Delete: _validate_delete,
         DeletePrefix: _validate_prefix,
         Txn: _validate_txn,
