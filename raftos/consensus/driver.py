@@ -34,7 +34,7 @@ from raftos.consensus.messages import Answered, Append, Asked, Message
 from raftos.consensus.proposals import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
 from raftos.consensus.replica import Replica
 from raftos.consensus.transport import Transport
-from raftos.errors import RaftosError, StartupError, Unreachable, error_for
+from raftos.errors import OutcomeUnknown, RaftosError, StartupError, Unreachable, error_for
 from raftos.state.machine import CannotApply, Machine
 
 _TICK_S = 0.025
@@ -66,6 +66,7 @@ class Driver:
         self._kicked = self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self._handler: Handler | None = None
+        self._calls: set[asyncio.Future[Any]] = set()
         self._questions: dict[int, asyncio.Future[bytes]] = {}
         self._question_id = 0
         self._answering: set[asyncio.Task[None]] = set()
@@ -81,8 +82,7 @@ class Driver:
         self._loop = asyncio.get_running_loop()
         self.failed = self._loop.create_future()
         config = self._config
-        storage = FileStorage(Path(config.data_dir) / "journal")
-        self._journal = Journal.open(storage, Identity(config.cluster_id, config.member_id))
+        self._journal = self._open_journal()
         if self._journal.last_index < self._machine.applied_index:
             raise StartupError(
                 f"the journal in {config.data_dir} ends at entry {self._journal.last_index}, but the state "
@@ -111,8 +111,19 @@ class Driver:
         self._disk.start()
         self._tick()
 
+    def _open_journal(self) -> Journal:
+        folder = Path(self._config.data_dir) / "journal"
+        try:
+            storage = FileStorage(folder)
+        except OSError as error:
+            raise StartupError(f"cannot use the journal folder {folder}: {error.strerror}") from error
+        return Journal.open(storage, Identity(self._config.cluster_id, self._config.member_id))
+
     async def stop(self) -> None:
         self._stopped = True
+        for call in self._calls:
+            if not call.done():
+                call.set_exception(OutcomeUnknown("this member stopped; send the request again to another"))
         if self._timer is not None:
             self._timer.cancel()
         for task in self._answering:
@@ -123,21 +134,23 @@ class Driver:
 
     async def propose(self, requests: Sequence[bytes], deadline: float) -> list[bytes]:
         now = time.monotonic()
-        calls: list[asyncio.Future[list[bytes]]] = []
+        calls: list[asyncio.Future[Any]] = []
         for chunk in _chunks(requests):
-            call: asyncio.Future[list[bytes]] = self._loop.create_future()
+            call = self._new_call()
             self._replica.propose(now, call, chunk, deadline)
             calls.append(call)
         self._kick()
         if len(calls) == 1:
-            return await calls[0]
+            only: list[bytes] = await calls[0]
+            return only
         return [result for results in await asyncio.gather(*calls) for result in results]
 
     async def read_barrier(self, deadline: float) -> int:
-        call: asyncio.Future[int] = self._loop.create_future()
+        call = self._new_call()
         self._replica.read_barrier(time.monotonic(), call, deadline)
         self._kick()
-        return await call
+        index: int = await call
+        return index
 
     async def transfer(self, target_id: str | None, deadline: float) -> str:
         leader = self._replica.core.leader
@@ -145,10 +158,16 @@ class Driver:
         if leader is not None and leader != self._config.member_id:
             body = msgspec.msgpack.encode((target_id, timeout_s))
             return (await self._ask(leader, _DRIVER, body, timeout_s + 0.2)).decode()
-        call: asyncio.Future[str] = self._loop.create_future()
+        call = self._new_call()
         self._replica.transfer(time.monotonic(), call, target_id, deadline)
         self._kick()
-        return await call
+        new_leader: str = await call
+        return new_leader
+
+    def _new_call(self) -> asyncio.Future[Any]:
+        call: asyncio.Future[Any] = self._loop.create_future()
+        self._calls.add(call)
+        return call
 
     async def ask(self, member_id: str, body: bytes, timeout_s: float) -> bytes:
         return await self._ask(member_id, _MEMBER, body, timeout_s)
@@ -222,11 +241,22 @@ class Driver:
     def _conclude(self, output: Output) -> None:
         self._send(output.frames)
         self._write()
-        _end_calls(output)
+        self._end_calls(output)
         if output.committed:
             self._stuck.extend(output.committed)
         if self._stuck and self._apply_trouble is None:
             self._apply()
+
+    def _end_calls(self, output: Output) -> None:
+        for token, value in output.done:
+            call: Any = token
+            self._calls.discard(call)
+            if call.done():
+                continue
+            if isinstance(value, RaftosError):
+                call.set_exception(value)
+            else:
+                call.set_result(value)
 
     def _tell_role(self) -> None:
         present = (self._replica.role, self._replica.core.term)
@@ -412,14 +442,3 @@ def _chunks(requests: Sequence[bytes]) -> list[Sequence[bytes]]:
         chunk.append(request)
         size += len(request)
     return [*chunks, chunk]
-
-
-def _end_calls(output: Output) -> None:
-    for token, value in output.done:
-        call: Any = token
-        if call.done():
-            continue
-        if isinstance(value, RaftosError):
-            call.set_exception(value)
-        else:
-            call.set_result(value)
