@@ -382,20 +382,19 @@ def tell(run: Invocation, cluster: DevCluster, member: Member, message: str) -> 
 
 
 def greet(run: Invocation, cluster: DevCluster, took_s: float, *, detach: bool) -> None:
-    ending = (
-        "raftos dev stop                 end it; the data stays"
-        if detach
-        else "Ctrl-C ends it; the data stays."
-    )
-    run.output.say(
-        f"""
-Up and taking writes after {took_s:.1f} s. Data in {cluster.directory}
-
-  raftos kv put greeting hello
-  raftos status
-  raftos dev kill 1               the others carry on
-  {ending}"""
-    )
+    lines = [
+        "",
+        f"Up and taking writes after {took_s:.1f} s. Data in {cluster.directory}",
+        "",
+        "  raftos kv put greeting hello",
+        "  raftos status",
+        "  raftos dev kill 1               the others carry on",
+    ]
+    if detach:
+        lines += ["  raftos dev stop                 end it; the data stays"]
+    else:
+        lines += ["", "Ctrl-C ends it; the data stays.", ""]
+    run.output.say("\n".join(lines))
 
 
 def report(run: Invocation, cluster: DevCluster) -> None:

@@ -20,7 +20,8 @@ from raftos_cli.base import Group, Invocation, Seconds, Text, WholeNumber, pass_
 from raftos_cli.output import Column, print_table
 
 if TYPE_CHECKING:
-    from raftos.state.domains.kv import Compare, Item, TxnDelete, TxnDeleted, TxnPut, TxnWritten
+    from raftos.client.kv import Item
+    from raftos.state.domains.kv import Compare, TxnDelete, TxnDeleted, TxnPut, TxnWritten
 
 PREVIEW_CHARACTERS = 40
 
@@ -89,7 +90,7 @@ def get(run: Invocation, key: str, raw: bool, stale: bool) -> None:
         entry = client.kv.get(key, stale=stale)
 
     def printed() -> None:
-        click.echo(value_of(entry), nl=not raw)
+        click.echo(entry.value, nl=not raw)
 
     run.output.data(entry_value(entry), printed)
 
@@ -141,11 +142,11 @@ def ls(run: Invocation, prefix: str, keys_only: bool, limit: int | None, stale: 
         if keys_only:
             return "\n".join(item.key for item in items) or None
         columns = [Column("KEY", wraps=True), Column("VERSION", number=True), Column("REVISION", number=True)]
-        rows = [[item.key, item.version, item.revision, preview(value_of(item))] for item in items]
+        rows = [[item.key, item.version, item.revision, preview(item.value)] for item in items]
         print_table([*columns, Column("VALUE")], rows)
         return None
 
-    run.output.data({"items": [entry_value(item) for item in items]}, table)
+    run.output.data({"items": [entry_value(item, with_value=not keys_only) for item in items]}, table)
 
 
 @kv.command(
@@ -278,15 +279,11 @@ def _content(value: str | None, file: Any) -> bytes:
     return sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
 
 
-def entry_value(entry: Item) -> dict[str, Any]:
-    """A key with its value, if that was asked for, as JSON shows it."""
-    value = text_or_base64(entry.value) if isinstance(entry.value, bytes) else {}
+def entry_value(entry: Item, *, with_value: bool = True) -> dict[str, Any]:
+    """A key with its value as JSON shows it."""
+    value = text_or_base64(entry.value) if with_value else {}
     expires = {} if entry.expires_ms is None else {"expires_ms": entry.expires_ms}
     return {"key": entry.key, **value, "version": entry.version, "revision": entry.revision, **expires}
-
-
-def value_of(entry: Item) -> bytes:
-    return entry.value if isinstance(entry.value, bytes) else b""
 
 
 def text_or_base64(value: bytes) -> dict[str, str]:

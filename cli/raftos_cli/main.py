@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NoReturn
@@ -60,6 +59,8 @@ class Root(Group):
             return INTERRUPTED
         except BrokenPipeError:
             return _reader_left()
+        except OSError as error:
+            return _machine(error, as_json=as_json)
         except Exception as error:  # noqa: BLE001 - the last line of defence: a bug, shown whole
             return _bug(error, as_json=as_json)
         return code if isinstance(code, int) else 0
@@ -89,9 +90,18 @@ def _reader_left() -> int:
     return 0
 
 
+def _machine(error: OSError, *, as_json: bool) -> int:
+    """This machine refuses something, such as to write to a full disk: nobody's bug."""
+    where = f": {error.filename}" if error.filename else ""
+    report_error(ErrorBody("failed", f"{error.strerror or error}{where}"), as_json=as_json)
+    return 1
+
+
 def _bug(error: Exception, *, as_json: bool) -> int:
     message = f"unexpected {type(error).__name__}: {error}; this is a bug, please report it to {REPORT_TO}"
     if not as_json:
+        import traceback
+
         traceback.print_exception(error)
     report_error(ErrorBody("fault", message), as_json=as_json)
     return 1

@@ -148,6 +148,19 @@ def test_a_second_start_is_a_conflict_that_says_what_to_do(shared: Terminal) -> 
     assert shared.nodes() == before
 
 
+def test_of_two_starts_at_once_one_wins(terminal: Terminal) -> None:
+    """The other waits for it, then says that a cluster is running."""
+    command = [*terminal.command, "dev", "start", "--nodes", "1", "--detach"]
+    both = [
+        subprocess.Popen(
+            command, env=terminal.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for _ in range(2)
+    ]
+    assert sorted(start.wait(timeout=COMMAND_TIMEOUT_S) for start in both) == [0, 4]
+    assert len(terminal.daemons()) == 1
+
+
 def test_a_member_is_killed_paused_resumed_and_restarted(shared: Terminal) -> None:
     """Each verb does to the process what it says, and says so again when there is nothing to do."""
     pid = shared.nodes()[1]["pid"]
@@ -187,6 +200,27 @@ def test_logs_show_the_last_lines_readably_or_as_written(shared: Terminal) -> No
     lines = shared.ok("dev", "logs", "1", "--lines", "3", "-o", "json").splitlines()
     assert len(lines) == 3
     assert all("event" in json.loads(line) for line in lines)
+
+
+def test_a_log_can_be_followed(shared: Terminal) -> None:
+    """New lines appear as they are written, until Ctrl-C."""
+    with subprocess.Popen(
+        [*shared.command, "dev", "logs", "1", "--follow", "--lines", "0"],
+        env=shared.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as following:
+        try:
+            time.sleep(1)
+            shared.ok("dev", "kill", "2")
+            shared.ok("dev", "restart", "2")
+            time.sleep(0.5)
+            following.send_signal(signal.SIGINT)
+            lines, complaint = following.communicate(timeout=10)
+        finally:
+            following.kill()
+    assert b"peer linked" in lines
+    assert complaint.strip() == b""
 
 
 def test_every_command_works_through_every_member(shared: Terminal) -> None:

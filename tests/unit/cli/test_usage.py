@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -167,6 +169,13 @@ def test_a_bug_says_where_to_report_it(capsys: pytest.CaptureFixture[str]) -> No
     assert json.loads(capsys.readouterr().err)["error"]["code"] == "fault"
 
 
+def test_what_the_machine_refuses_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    """A full disk is neither a bug nor a traceback."""
+    full = OSError(errno.ENOSPC, "No space left on device", "/data/cluster.json")
+    assert failing_with(full).run(["fail"]) == 1
+    assert capsys.readouterr().err == "Error: No space left on device: /data/cluster.json\n"
+
+
 def test_an_interrupt_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     """Ctrl-C ends a command quietly, with the code that shells expect."""
     assert failing_with(KeyboardInterrupt()).run(["fail"]) == 130
@@ -197,6 +206,23 @@ def test_a_group_imports_a_command_only_when_it_is_called() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"), [("raftos kv ge", "get"), ("raftos dev st", "start"), ("raftos st", "status")]
+)
+def test_a_shell_can_complete_commands(typed: str, offered: str, home: Path) -> None:
+    """`eval "$(_RAFTOS_COMPLETE=bash_source raftos)"` is all a user needs."""
+    words = {
+        "_RAFTOS_COMPLETE": "bash_complete",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(len(typed.split()) - 1),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", "from raftos_cli.main import main; main()"],
+        env={**os.environ, **words}, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert f"plain,{offered}" in done.stdout.splitlines()
 
 
 def test_groups_know_their_commands() -> None:
