@@ -1,0 +1,127 @@
+"""What a member does without being asked, each job at its own interval.
+
+    register      until the cluster knows who and where this member is
+    sample        the load of this machine
+    checkpoint    move SQLite's write-ahead log into the database, on a thread
+    hear          on the leader: ask every member, so that control knows who answers
+    control       on the leader: the planners (raftos/control)
+
+A member that only holds its connection open is not alive, so `hear` counts answers, not connections.
+A job that fails is logged and tried again; none of them may take the member down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import structlog
+
+from raftos.agent.probe import SAMPLE_INTERVAL_S, Probe
+from raftos.consensus.base import Role
+from raftos.control.loop import ControlLoop
+from raftos.control.view import LastHeard, View, gather
+from raftos.errors import RaftosError, Unavailable
+from raftos.member import Member
+from raftos.state.command import Command, Query
+
+CHECKPOINT_INTERVAL_S = 2.0
+REGISTER_RETRY_S = 0.5
+REPORTS_PER_LEASE = 5
+"""How many times a silent member is asked before `down_after_ms` is over."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Background:
+    """Built before consensus starts, so that no change of role is missed; `start` sets it going."""
+
+    def __init__(self, member: Member, probe: Probe) -> None:
+        self._member = member
+        self._probe = probe
+        self._heard = LastHeard()
+        self._control = ControlLoop(view=self._view, submit=self._submit)
+        self._checkpointed_index = member.machine.applied_index
+        self._tasks: list[asyncio.Task[None]] = []
+        member.consensus.on_role(self._follow_role)
+
+    def start(self) -> None:
+        hear_interval_s = self._member.config.down_after_ms / 1000 / REPORTS_PER_LEASE
+        self._control.start()
+        self._tasks = [
+            asyncio.create_task(self._register(), name="register"),
+            asyncio.create_task(_every(SAMPLE_INTERVAL_S, self._sample), name="sample"),
+            asyncio.create_task(_every(CHECKPOINT_INTERVAL_S, self._checkpoint), name="checkpoint"),
+            asyncio.create_task(_every(hear_interval_s, self._hear), name="hear"),
+        ]
+
+    async def stop(self) -> None:
+        await self._control.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _follow_role(self, role: Role, _term: int) -> None:
+        self._heard.forget()
+        self._control.on_role(leading=role == Role.LEADER)
+
+    async def _register(self) -> None:
+        while True:
+            try:
+                await self._member.register()
+            except Unavailable:
+                await asyncio.sleep(REGISTER_RETRY_S)
+            except RaftosError as error:
+                _log.error("this member could not register itself", reason=error.message)
+                return
+            else:
+                return
+
+    async def _sample(self) -> None:
+        self._probe.sample()
+
+    async def _checkpoint(self) -> None:
+        machine = self._member.machine
+        if machine.applied_index != self._checkpointed_index:
+            self._checkpointed_index = machine.applied_index
+            await asyncio.to_thread(machine.checkpoint)
+
+    async def _hear(self) -> None:
+        if self._member.consensus.status().role == Role.LEADER:
+            self._heard.note(await self._member.reports(), time.monotonic())
+
+    # What control sees and does.
+
+    async def _view(self, leading_ms: int) -> View:
+        now_s = time.monotonic()
+        return await gather(
+            self._query,
+            lambda member_id: self._heard.ms_ago(member_id, now_s),
+            now_ms=self._member.consensus.cluster_time_ms(),
+            leading_ms=leading_ms,
+            down_after_ms=self._member.config.down_after_ms,
+        )
+
+    async def _query(self, query: Query) -> Any:
+        [answer] = await self._member.query([query], "stale", self._deadline())
+        if isinstance(answer, RaftosError):
+            raise answer
+        return answer
+
+    async def _submit(self, commands: Sequence[Command]) -> list[bytes]:
+        requests = [(self._member.new_request_id(), command) for command in commands]
+        return await self._member.submit(requests, self._deadline())
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self._member.config.request_timeout_ms / 1000
+
+
+async def _every(interval_s: float, job: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(interval_s)
+        try:
+            await job()
+        except Exception:  # noqa: BLE001 - background work must outlive what happens to it; the log says what
+            _log.exception("background work failed", job=getattr(job, "__name__", str(job)))
