@@ -278,7 +278,8 @@ def exclusively() -> Iterator[None]:
     """Hold the lock on the dev cluster; another command that holds it is waited for."""
     from raftos_cli.devcluster import make_private_directory
 
-    make_private_directory(dev_home())
+    for directory in (contexts.home(), dev_home()):
+        make_private_directory(directory)
     with (dev_home() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -399,9 +400,9 @@ def greet(run: Invocation, cluster: DevCluster, took_s: float, *, detach: bool) 
 
 def report(run: Invocation, cluster: DevCluster) -> None:
     """Say what happens to the cluster until it is stopped elsewhere."""
-    from raftos_cli.devstart import watch
+    from raftos_cli.devstart import Watch
 
     sys.stdout.flush()
-    for line in watch(cluster):
+    for line in Watch(cluster):
         run.output.say(f"{time.strftime('%H:%M:%S')} {line}")
     run.output.say("Stopped.")

@@ -229,8 +229,12 @@ class DevCluster:
         except OSError as error:
             raise StartupError(f"cannot start {member.name}: {error}") from error
         self._children.append(child)
-        member.pid, member.started_s = child.pid, psutil.Process(child.pid).create_time()
-        self.save()
+        try:
+            member.pid, member.started_s = child.pid, psutil.Process(child.pid).create_time()
+            self.save()
+        except BaseException:
+            child.kill()  # What is not on record would never be stopped.
+            raise
 
     def send(self, member: Member, number: signal.Signals) -> bool:
         """Send a signal to a living member; False if it is dead."""

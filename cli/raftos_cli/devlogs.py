@@ -72,16 +72,23 @@ def readable(line: str) -> str:
     fields = fields_of(line)
     if fields is None:
         return line
-    clock = str(fields.pop("timestamp", ""))[11:19]
-    level = str(fields.pop("level", "info"))
-    event = fields.pop("event", "")
-    rest = " ".join(f"{name}={value}" for name, value in fields.items())
-    return f"{clock} {level:<8} {event}  {rest}".strip()
+    clock = str(fields.get("timestamp", ""))[11:19]
+    return f"{clock} {fields.get('level', 'info'):<8} {_happening(fields)}".strip()
 
 
-def is_alarming(line: str) -> bool:
+def _happening(fields: dict[str, Any]) -> str:
+    """The event and what belongs to it."""
+    known = {"timestamp", "level", "event", "member"}
+    rest = " ".join(f"{name}={value}" for name, value in fields.items() if name not in known)
+    return f"{fields.get('event', '')}  {rest}".strip()
+
+
+def alarm(line: str) -> str | None:
+    """What a line says, if it is one that somebody has to look at: an error, or worse."""
     fields = fields_of(line)
-    return fields is not None and fields.get("level") in {"warning", "error", "critical"}
+    if fields is None or fields.get("level") not in {"error", "critical"}:
+        return None
+    return _happening(fields)
 
 
 def last_words(file: Path) -> str:

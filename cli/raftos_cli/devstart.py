@@ -15,14 +15,14 @@ import contextlib
 import http.client
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 
 from raftos.client import contexts
-from raftos.errors import InvalidInput, NotFound, NotReady, StartupError
-from raftos_cli.devcluster import LOOPBACK, POLL_S, DevCluster, Member
-from raftos_cli.devlogs import Follower, is_alarming, last_words, readable
+from raftos.errors import NotFound, NotReady, StartupError
+from raftos_cli.devcluster import LOOPBACK, POLL_S, DevCluster, Member, State
+from raftos_cli.devlogs import Follower, alarm, last_words
 
 CONTEXT = "dev"
 ASK_TIMEOUT_S = 0.5
@@ -82,40 +82,48 @@ def leader_of(cluster: DevCluster) -> str | None:
 def bring_up(cluster: DevCluster, first_port: int | None, timeout_s: float) -> list[Member]:
     """Start all members and wait until the cluster takes writes; returns those not ready yet.
 
-    Raises StartupError (a member ended), NotReady (no write in time).
+    Raises StartupError (a member ended), NotReady (no member was ready, or took a write, in time).
     """
-    deadline = time.monotonic() + timeout_s
     cluster.assign_ports(first_port)
     before = contexts.load()
     try:
-        for member in cluster.members:
-            cluster.spawn(member)
-        contexts.put(
-            CONTEXT, contexts.Context(tuple(cluster.endpoints), cluster.secret(), cluster.record.cluster)
-        )
-        _wait(cluster, deadline, lambda: any(is_ready(cluster, member) for member in cluster.members))
-        write_once(cluster, deadline)
+        return _bring_up(cluster, timeout_s)
     except BaseException:
         cluster.kill(cluster.members)
         cluster.forget_processes()
         _restore_context(before)
         raise
-    return _wait_for_laggards(cluster)
 
 
-def _wait(cluster: DevCluster, deadline: float, done: Callable[[], bool]) -> None:
-    while not done():
+def _bring_up(cluster: DevCluster, timeout_s: float) -> list[Member]:
+    deadline = time.monotonic() + timeout_s
+    for member in cluster.members:
+        cluster.spawn(member)
+    endpoints, name = tuple(cluster.endpoints), cluster.record.cluster
+    contexts.put(CONTEXT, contexts.Context(endpoints, cluster.secret(), name))
+    if len(_not_ready(cluster, deadline, enough=1)) == len(cluster.members):
+        raise NotReady(
+            f"no member was ready within {timeout_s:g} s; their logs are in {cluster.directory}, "
+            "and --timeout gives them longer"
+        )
+    write_once(cluster, deadline)
+    return _not_ready(cluster, time.monotonic() + LAGGARDS_S, enough=len(cluster.members))
+
+
+def _not_ready(cluster: DevCluster, deadline: float, *, enough: int) -> list[Member]:
+    """Wait until so many members are ready; returns those that are not. Raises StartupError."""
+    while True:
         for member in cluster.members:
-            if cluster.process(member) is None:
-                raise StartupError(
-                    f"{member.name} ended while starting: {last_words(cluster.log_file(member))}"
-                )
-        if time.monotonic() > deadline:
-            raise NotReady(
-                "the cluster was not ready to take writes in time; its logs are in "
-                f"{cluster.directory}, and --timeout gives it longer"
-            )
+            _refuse_ended(cluster, member)
+        late = [member for member in cluster.members if not is_ready(cluster, member)]
+        if len(cluster.members) - len(late) >= enough or time.monotonic() > deadline:
+            return late
         time.sleep(POLL_S)
+
+
+def _refuse_ended(cluster: DevCluster, member: Member) -> None:
+    if cluster.process(member) is None:
+        raise StartupError(f"{member.name} ended while starting: {last_words(cluster.log_file(member))}")
 
 
 def write_once(cluster: DevCluster, deadline: float) -> None:
@@ -137,16 +145,6 @@ def _restore_context(before: contexts.Contexts) -> None:
         contexts.put(str(name), before.contexts[str(name)])
 
 
-def _wait_for_laggards(cluster: DevCluster) -> list[Member]:
-    deadline = time.monotonic() + LAGGARDS_S
-    late = list(cluster.members)
-    while late and time.monotonic() < deadline:
-        late = [member for member in late if not is_ready(cluster, member)]
-        if late:
-            time.sleep(POLL_S)
-    return late
-
-
 def wait_until_back(cluster: DevCluster, member: Member, timeout_s: float) -> bool:
     """Wait until a member that was started answers, then until it has caught up.
 
@@ -154,8 +152,7 @@ def wait_until_back(cluster: DevCluster, member: Member, timeout_s: float) -> bo
     """
     deadline = time.monotonic() + timeout_s
     while ask(cluster, member, "/livez") is None:
-        if cluster.process(member) is None:
-            raise StartupError(f"{member.name} ended while starting: {last_words(cluster.log_file(member))}")
+        _refuse_ended(cluster, member)
         if time.monotonic() > deadline:
             raise NotReady(f"{member.name} runs but did not answer within {timeout_s:g} s")
         time.sleep(POLL_S)
@@ -179,25 +176,38 @@ def _has_caught_up(cluster: DevCluster, member: Member) -> bool:
     )
 
 
-def watch(cluster: DevCluster) -> Iterator[str]:
-    """What happens to the cluster, a line each, until somebody stops it."""
-    followers = [(member.name, Follower(cluster.log_file(member))) for member in cluster.members]
-    states = {member.name: cluster.state(member) for member in cluster.members}
-    leader = leader_of(cluster)
-    while not cluster.is_stopped:
-        time.sleep(WATCH_S)
-        with contextlib.suppress(NotFound, InvalidInput):  # It is being purged: the next look finds it gone.
-            cluster.record = DevCluster.open(cluster.directory).record
-        if not cluster.directory.exists():
-            return
-        for member in cluster.members:
-            now = cluster.state(member)
-            if now != states[member.name]:
-                yield f"{member.name} is {now}"
-            states[member.name] = now
-        for name, follower in followers:
-            yield from (f"{name}: {readable(line)}" for line in follower.fresh() if is_alarming(line))
-        now_leads = leader_of(cluster)
-        if now_leads != leader:
-            yield f"{now_leads} leads now" if now_leads else "nobody leads"
-        leader = now_leads
+class Watch:
+    """What happens to a cluster, a line each, until somebody stops it."""
+
+    def __init__(self, cluster: DevCluster) -> None:
+        self.cluster = cluster
+        self.followers = [(each.name, Follower(cluster.log_file(each))) for each in cluster.members]
+        self.states = self._states()
+        self.leader = leader_of(cluster)
+
+    def __iter__(self) -> Iterator[str]:
+        while self._refresh():
+            yield from self._changes()
+            time.sleep(WATCH_S)
+
+    def _refresh(self) -> bool:
+        """Read the record again: commands in other terminals change it. False once it says stopped."""
+        try:
+            self.cluster.record = DevCluster.open(self.cluster.directory).record
+        except NotFound:
+            return False
+        return not self.cluster.is_stopped
+
+    def _states(self) -> dict[str, State]:
+        return {member.name: self.cluster.state(member) for member in self.cluster.members}
+
+    def _changes(self) -> Iterator[str]:
+        before, self.states = self.states, self._states()
+        for name, state in self.states.items():
+            if state != before[name]:
+                yield f"{name} is {state}"
+        for name, follower in self.followers:
+            yield from (f"{name}: {said}" for line in follower.fresh() if (said := alarm(line)))
+        led, self.leader = self.leader, leader_of(self.cluster)
+        if self.leader != led:
+            yield f"{self.leader} leads now" if self.leader else "nobody leads"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raftos_cli.devlogs import BLOCK_BYTES, Follower, is_alarming, last_lines, last_words, readable
+from raftos_cli.devlogs import BLOCK_BYTES, Follower, alarm, last_lines, last_words, readable
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 1_000])
@@ -58,11 +58,11 @@ def test_a_line_is_shown_readably(line: str, shown: str) -> None:
     assert readable(line) == shown
 
 
-def test_only_warnings_and_worse_are_alarming() -> None:
+def test_only_errors_and_worse_are_an_alarm() -> None:
     """What `raftos dev start` reports while it stays in the foreground."""
-    assert is_alarming('{"level": "error", "event": "x"}')
-    assert not is_alarming('{"level": "info", "event": "x"}')
-    assert not is_alarming("free text")
+    assert alarm('{"level": "error", "event": "disk full", "member": "n1", "free": 0}') == "disk full  free=0"
+    assert alarm('{"level": "warning", "event": "x"}') is None
+    assert alarm("free text") is None
 
 
 @pytest.mark.parametrize(
