@@ -5,7 +5,7 @@ would a majority vote for me in the next term? Only then does the engine raise t
 
     waiting --(no leader heard for 1..2 election_s, or its link closed)--> asking
     asking  --(majority says yes)--> campaign: term + 1, real votes, which wait for the disk
-    asking  --(a leader is heard, or a peer asks with a higher id)--> waiting
+    asking  --(a leader is heard, unless it told us to; or a peer asks with a higher id)--> waiting
 
 A member says yes if it hears no live leader (or the question is marked as a transfer), the asker's
 log is at least as up to date, and the term asked for is higher than its own. Two members that ask
@@ -42,7 +42,9 @@ class Elections:
     def heard_leader(self) -> None:
         """An append of the present leader arrived: it lives."""
         self.heard_at = self._core.now
-        self._granted.clear()
+        if not self._transfer:
+            # In a transfer the leader lives and its heartbeats go on: they must not undo its own order.
+            self._granted.clear()
         self._attempts = 0
         self._postpone()
 
