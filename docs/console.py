@@ -77,7 +77,7 @@ def run(command: str, home: Path) -> tuple[int, str]:
 
 def alike(output: str) -> list[str]:
     """The lines with numbers, paths and spacing made alike, in an order of their own."""
-    text = re.sub(r"/\S+", "/PATH", output)
+    text = re.sub(r"~?/\S+", "/PATH", output)
     text = re.sub(r"\d+(\.\d+)?", "0", text)
     lines = (re.sub(r"[\s─━]+", " ", line).strip() for line in text.splitlines())
     return sorted(line for line in lines if line)

@@ -4,7 +4,7 @@
 remembered in the one `Invocation` of this run, the rightmost winning. Help has the same four parts
 everywhere: what it does, arguments and options, the common options, examples.
 
-This file is imported by every command, so it imports little: the client (and with it aiohttp) only
+This file is imported by every command, so it imports little: the client only
 when a command talks to the cluster, rich only when a table is printed.
 """
 

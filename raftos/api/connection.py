@@ -4,7 +4,7 @@ llhttp (through httptools, as uvicorn does) does the parsing. A connection gathe
 time, whole, within the limits below, and one task serves them in the order they came. What cannot be
 parsed or is too large is answered with the usual error shape, and the connection closes after it.
 
-This is a fifth of the processor time of aiohttp's server for one small POST; docs/decisions/ has the figures.
+This takes under a third of the processor time of aiohttp's server: docs/decisions/http.md has the figures.
 """
 
 from __future__ import annotations

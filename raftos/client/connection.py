@@ -3,7 +3,7 @@
 A client of raftos sends small requests to few members and cares for every microsecond of them, so
 it speaks HTTP itself over httptools (the C parser under uvicorn): a third of the processor time of
 aiohttp's client for each request, and a command line that starts 0.3 s sooner
-(`docs/decisions/client-http.md`).
+(`docs/decisions/http.md`).
 
 An attempt that gives no answer raises what is known about it, and nothing else:
 
