@@ -18,6 +18,7 @@ import sqlite3
 import struct
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from traceback import format_exception
 from typing import Any
 from zlib import crc32
 
@@ -108,20 +109,26 @@ class Turn:
     def entry(self, index: int, payload: bytes) -> list[bytes]:
         """Apply the entry at `index`, the next one; returns one encoded result for each request."""
         self._index = index
-        if not payload:
-            self._stamp(b"", b"", b"")
-            return []
+        answers: list[bytes] = []
+        if payload:
+            answers = self._fill(payload)
+        else:
+            self._stamp(b"", answers, b"")
+        time_ms, revision = self._context.time_ms, self._context.revision - 1
+        self._memory.sweep(index, time_ms)
+        if index % events.SWEEP_INDEXES == 0:
+            events.sweep(self._db, time_ms, revision)
+        return answers
+
+    def _fill(self, payload: bytes) -> list[bytes]:
         context = self._context
-        time_ms, requests = _read(index, payload)
+        time_ms, requests = _read(self._index, payload)
         context.time_ms = time_ms = max(time_ms, context.time_ms)
         answers, ids = self._answer(requests)
         body = events.encode_events(context.events)
         context.events.clear()
-        events.append(self._db, index, time_ms, context.revision - 1, body)
-        self._stamp(ids, join_results(answers), body)
-        self._memory.sweep(index, time_ms)
-        if index % events.SWEEP_INDEXES == 0:
-            events.sweep(self._db, time_ms, context.revision - 1)
+        events.append(self._db, self._index, time_ms, context.revision - 1, body)
+        self._stamp(ids, answers, body)
         return answers
 
     def _answer(self, requests: Requests) -> tuple[list[bytes], bytes]:
@@ -204,7 +211,9 @@ class Turn:
     def _fault(self, command: Command, error: Exception) -> bytes:
         self.faults += 1
         tag = type(command).__struct_config__.tag
-        _log.error("fault: a command was rolled back", command=tag, log_index=self._index, exc_info=error)
+        # As text, because a renderer of tracebacks might show local variables, and so what users store.
+        trace = "".join(format_exception(error))
+        _log.error("fault: a command was rolled back", command=tag, log_index=self._index, traceback=trace)
         # The message is part of the replicated result: it must not hold what differs between members.
         return encode_result(
             Failed(
@@ -212,13 +221,12 @@ class Turn:
             )
         )
 
-    def _stamp(self, ids: bytes, answers: bytes, body: bytes) -> None:
+    def _stamp(self, ids: bytes, answers: list[bytes], body: bytes) -> None:
         """Roll the hash on. Commands count by their id and checksum: hashing them whole cost 6 % more."""
         context = self._context
         head = struct.pack(">QQQQ", self._index, context.time_ms, context.revision, len(ids))
-        self._hash = blake2b(
-            b"".join((self._hash, head, ids, answers, body)), digest_size=HASH_BYTES
-        ).digest()
+        parts = (self._hash, head, ids, join_results(answers), body)
+        self._hash = blake2b(b"".join(parts), digest_size=HASH_BYTES).digest()
 
 
 def _read(index: int, payload: bytes) -> tuple[int, Requests]:

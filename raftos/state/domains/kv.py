@@ -45,6 +45,7 @@ MAX_VALUE_BYTES = 1024 * 1024
 MAX_TTL_MS = 10 * 365 * 24 * 3_600_000
 MAX_TXN_ITEMS = 128
 MAX_TXN_BYTES = MAX_VALUE_BYTES
+MAX_EXPIRING = 10_000
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 """A page of `kv.list` ends early once its values reach this; its cursor goes on from there."""
 
@@ -184,7 +185,9 @@ class Expiring(Query, frozen=True, tag="kv.expiring"):
     """Keys whose time-to-live ends by a time, the earliest first."""
 
     before_ms: Annotated[int, described("Cluster time in milliseconds since 1970.", minimum=0)]
-    limit: Limit = MAX_ROWS
+    limit: Annotated[int, described("The most keys to name at once.", minimum=1, maximum=MAX_EXPIRING)] = (
+        MAX_EXPIRING
+    )
 
 
 # Answers and events
@@ -372,7 +375,7 @@ def _validate_get(query: Get) -> None:
 
 def _validate_expiring(query: Expiring) -> None:
     _check_number("before_ms", query.before_ms, 0)
-    _check_number("limit", query.limit, 1, MAX_ROWS)
+    _check_number("limit", query.limit, 1, MAX_EXPIRING)
 
 
 # Apply

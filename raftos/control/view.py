@@ -1,0 +1,76 @@
+"""What the planners see: plain data, gathered once a round.
+
+Half of it is agreed state, read from this member's own tables, which may be a moment old; planners name
+the value they saw, so an outdated plan is refused and made anew. The other half is what only the leader
+knows: when it last heard from whom, and how long it has led.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from raftos.state.command import Query
+from raftos.state.domains import kv, members
+
+State = Literal["alive", "down"]
+
+
+class Liveness(msgspec.Struct, frozen=True):
+    """One member: what is recorded of it, and what the leader hears."""
+
+    state: State
+    heard_ms_ago: int | None
+    """None when this leader has never heard from it."""
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a round of planning knows. Times are milliseconds."""
+
+    leading_ms: int
+    """How long this member has led."""
+    down_after_ms: int
+    """The lease: a member not heard from for this long is down."""
+    members: Mapping[str, Liveness] = {}
+    """By member id."""
+    expiring: tuple[kv.Seen, ...] = ()
+    """Keys whose time-to-live is over."""
+
+
+class LastHeard:
+    """When each member was last heard from. `now_s` is any clock that only goes forward."""
+
+    def __init__(self) -> None:
+        self._heard_s: dict[str, float] = {}
+
+    def note(self, member_ids: Iterable[str], now_s: float) -> None:
+        self._heard_s.update(dict.fromkeys(member_ids, now_s))
+
+    def forget(self) -> None:
+        """A new leader starts without an opinion."""
+        self._heard_s.clear()
+
+    def ms_ago(self, member_id: str, now_s: float) -> int | None:
+        heard_s = self._heard_s.get(member_id)
+        return None if heard_s is None else int((now_s - heard_s) * 1000)
+
+
+async def gather(
+    query: Callable[[Query], Awaitable[Any]],
+    heard_ms_ago: Callable[[str], int | None],
+    *,
+    now_ms: int,
+    leading_ms: int,
+    down_after_ms: int,
+) -> View:
+    """The view at cluster time `now_ms`; `query` reads this member's own state and raises RaftosError."""
+    known: members.Members = await query(members.List())
+    due: kv.ExpiringKeys = await query(kv.Expiring(before_ms=now_ms))
+    return View(
+        leading_ms=leading_ms,
+        down_after_ms=down_after_ms,
+        members={member.id: Liveness(member.state, heard_ms_ago(member.id)) for member in known.items},
+        expiring=tuple(kv.Seen(key.key, key.revision) for key in due.keys),
+    )

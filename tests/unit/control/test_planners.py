@@ -1,0 +1,85 @@
+"""The planners as tables: what is seen, and what is proposed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+
+from raftos.control import expiry, liveness
+from raftos.control.view import LastHeard, Liveness, View
+from raftos.state.domains import kv, members, validate
+
+LEASE_MS = 5_000
+DOWN = [members.Mark("m-1", state="down", expect_state="alive")]
+ALIVE = [members.Mark("m-1", state="alive", expect_state="down")]
+
+
+@pytest.mark.parametrize(
+    ("state", "heard_ms_ago", "leading_ms", "commands"),
+    [
+        ("alive", 0, 0, []),
+        ("alive", 0, 60_000, []),
+        ("alive", LEASE_MS - 1, 60_000, []),
+        ("alive", LEASE_MS, 60_000, DOWN),
+        ("alive", 90_000, 60_000, DOWN),
+        ("alive", LEASE_MS, LEASE_MS - 1, []),
+        ("alive", 90_000, LEASE_MS - 1, []),
+        ("alive", LEASE_MS, LEASE_MS, DOWN),
+        ("alive", None, LEASE_MS - 1, []),
+        ("alive", None, LEASE_MS, DOWN),
+        ("down", None, 60_000, []),
+        ("down", LEASE_MS, 60_000, []),
+        ("down", LEASE_MS - 1, 60_000, ALIVE),
+        ("down", 0, 0, ALIVE),
+    ],
+)
+def test_liveness_follows_what_the_leader_hears_but_not_before_a_full_lease(
+    state: Literal["alive", "down"], heard_ms_ago: int | None, leading_ms: int, commands: list[members.Mark]
+) -> None:
+    """Down after one lease of silence and of leading; back at once."""
+    view = View(leading_ms=leading_ms, down_after_ms=LEASE_MS, members={"m-1": Liveness(state, heard_ms_ago)})
+    assert liveness.plan(view) == commands
+
+
+def test_liveness_plans_for_each_member_by_itself() -> None:
+    """In the order of the ids, so that the same view gives the same plan."""
+    silent, heard = Liveness("alive", None), Liveness("alive", 0)
+    view = View(
+        leading_ms=LEASE_MS, down_after_ms=LEASE_MS, members={"m-3": silent, "m-2": heard, "m-1": silent}
+    )
+    assert [getattr(command, "id", "") for command in liveness.plan(view)] == ["m-1", "m-3"]
+
+
+@pytest.mark.parametrize(
+    ("count", "key_bytes", "sizes"),
+    [
+        (0, 10, []),
+        (1, 10, [1]),
+        (1_000, 10, [1_000]),
+        (1_001, 10, [1_000, 1]),
+        (2_500, 10, [1_000, 1_000, 500]),
+        (600, 1_024, [256, 256, 88]),
+    ],
+)
+def test_expiry_names_what_it_saw_in_commands_of_bounded_size(
+    count: int, key_bytes: int, sizes: list[int]
+) -> None:
+    """At most 1 000 keys and 256 KiB in one command; each is one the machine takes."""
+    keys = tuple(kv.Seen(f"{number:0{key_bytes}}", number + 1) for number in range(count))
+    commands = expiry.plan(View(leading_ms=0, down_after_ms=LEASE_MS, expiring=keys))
+    for command in commands:
+        validate(command)
+    planned = [command.keys for command in commands if isinstance(command, kv.Expire)]
+    assert [len(part) for part in planned] == sizes
+    assert tuple(seen for part in planned for seen in part) == keys
+
+
+def test_last_heard_counts_from_the_last_time() -> None:
+    """And a new leader begins without an opinion."""
+    heard = LastHeard()
+    heard.note(["m-1", "m-2"], 10.0)
+    heard.note(["m-2"], 11.0)
+    assert [heard.ms_ago(member, 12.5) for member in ("m-1", "m-2", "m-3")] == [2_500, 1_500, None]
+    heard.forget()
+    assert heard.ms_ago("m-1", 12.5) is None

@@ -1,0 +1,161 @@
+"""kv and members against a dictionary: whatever happens in whatever order, both say the same."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from raftos.state.command import Command, Ok, Rejected, Result
+from raftos.state.domains import kv, members
+from tests.unit.state.feeder import Feeder
+
+KEYS = st.sampled_from(["a", "a/1", "a/2", "b", "é", "\U0010ffff"])
+VALUES = st.binary(max_size=3)
+VERSIONS = st.none() | st.integers(0, 3)
+TTLS = st.none() | st.integers(1, 50)
+MEMBERS = st.sampled_from(["m-1", "m-2", "m-3"])
+NAMES = st.sampled_from(["n1", "n2", "n3"])
+STATES = st.sampled_from(["alive", "down"])
+
+
+class StateModel(RuleBasedStateMachine):
+    """A machine and what a dictionary says it should hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.feeder = Feeder(self.folder / "state")
+        self.revision = 0
+        self.items: dict[str, kv.Item] = {}
+        self.members: dict[str, tuple[str, str]] = {}
+        self.last: tuple[bytes, Command, Result] | None = None
+
+    def teardown(self) -> None:
+        self.feeder.close()
+        shutil.rmtree(self.folder)
+
+    def send(self, command: Command, expected: str | None) -> Any:
+        """Apply the command; `expected` is the code of the refusal the model foresees."""
+        request_id = self.feeder.new_id()
+        [result] = self.feeder.send((request_id, command))
+        self.last = request_id, command, result
+        if expected is not None:
+            assert isinstance(result, Rejected), result
+            assert result.code == expected
+            return None
+        assert isinstance(result, Ok), result
+        self.revision += 1
+        return result.value
+
+    def version(self, key: str) -> int:
+        return self.items[key].version if key in self.items else 0
+
+    def written(self, key: str, value: bytes, ttl_ms: int | None) -> kv.Item:
+        expires_ms = None if ttl_ms is None else self.feeder.now_ms + ttl_ms
+        return kv.Item(key, self.version(key) + 1, self.revision, value, expires_ms)
+
+    @rule(key=KEYS, value=VALUES, expect=VERSIONS, ttl_ms=TTLS)
+    def put(self, key: str, value: bytes, expect: int | None, ttl_ms: int | None) -> None:
+        refused = "conflict" if expect not in {None, self.version(key)} else None
+        answer = self.send(kv.Put(key, value, expect, ttl_ms), refused)
+        if answer is not None:
+            self.items[key] = self.written(key, value, ttl_ms)
+            assert answer == {"key": key, "version": self.version(key), "revision": self.revision}
+
+    @rule(key=KEYS, expect=VERSIONS)
+    def delete(self, key: str, expect: int | None) -> None:
+        refused = "not_found" if key not in self.items else None
+        if refused is None and expect not in {None, self.version(key)}:
+            refused = "conflict"
+        if self.send(kv.Delete(key, expect), refused) is not None:
+            del self.items[key]
+
+    @rule(prefix=st.sampled_from(["", "a", "a/", "x"]), limit=st.integers(1, 3))
+    def delete_prefix(self, prefix: str, limit: int) -> None:
+        found = sorted((key for key in self.items if key.startswith(prefix)), key=str.encode)
+        answer = self.send(kv.DeletePrefix(prefix, limit), None)
+        assert answer == {"deleted": len(found[:limit]), "more": len(found) > limit}
+        for key in found[:limit]:
+            del self.items[key]
+
+    @rule(
+        compare=st.lists(st.tuples(KEYS, st.integers(0, 2)), max_size=2),
+        writes=st.dictionaries(KEYS, st.none() | VALUES, min_size=1, max_size=3),
+        ttl_ms=TTLS,
+    )
+    def txn(
+        self, compare: list[tuple[str, int]], writes: dict[str, bytes | None], ttl_ms: int | None
+    ) -> None:
+        refused = None if all(self.version(key) == version for key, version in compare) else "conflict"
+        operations = tuple(
+            kv.TxnDelete(key) if value is None else kv.TxnPut(key, value, ttl_ms)
+            for key, value in writes.items()
+        )
+        conditions = tuple(kv.Compare(key, version) for key, version in compare)
+        if self.send(kv.Txn(writes=operations, compare=conditions), refused) is None:
+            return
+        for key, value in writes.items():
+            if value is None:
+                self.items.pop(key, None)
+            else:
+                self.items[key] = self.written(key, value, ttl_ms)
+
+    @rule(behind=st.integers(0, 1))
+    def expire(self, behind: int) -> None:
+        """Everything that has a time-to-live is named, some at a revision that is not theirs."""
+        named = [item for item in self.items.values() if item.expires_ms is not None]
+        if not named:
+            return
+        self.send(kv.Expire(tuple(kv.Seen(item.key, item.revision + behind) for item in named)), None)
+        for item in named:
+            if not behind and item.expires_ms is not None and item.expires_ms <= self.feeder.now_ms:
+                del self.items[item.key]
+
+    @rule(member=MEMBERS, name=NAMES)
+    def register(self, member: str, name: str) -> None:
+        taken = any(other != member and known[0] == name for other, known in self.members.items())
+        command = members.Register(id=member, name=name, endpoint="", peer_address="", version="1")
+        if self.send(command, "conflict" if taken else None) is not None:
+            self.members[member] = (name, "alive")
+
+    @rule(member=MEMBERS, state=STATES)
+    def mark(self, member: str, state: Any) -> None:
+        expect: Any = "down" if state == "alive" else "alive"
+        known = self.members.get(member)
+        refused = "not_found" if known is None else None if known[1] == expect else "conflict"
+        if self.send(members.Mark(member, state, expect), refused) is not None and known:
+            self.members[member] = (known[0], state)
+
+    @rule()
+    def repeat(self) -> None:
+        """The last request once more gives its first answer and changes nothing."""
+        if self.last is not None:
+            request_id, command, result = self.last
+            assert self.feeder.send((request_id, command)) == [result]
+
+    @rule(passed_ms=st.integers(1, 30))
+    def wait(self, passed_ms: int) -> None:
+        self.feeder.now_ms += passed_ms
+
+    @rule()
+    def reopen(self) -> None:
+        self.feeder.reopen()
+
+    @invariant()
+    def both_say_the_same(self) -> None:
+        self.feeder.machine.check()
+        assert self.feeder.machine.revision == self.revision
+        page = self.feeder.ask(kv.List())
+        assert page.items == sorted(self.items.values(), key=lambda item: item.key.encode())
+        known = {member.id: (member.name, member.state) for member in self.feeder.ask(members.List()).items}
+        assert known == self.members
+
+
+StateModel.TestCase.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+test_the_state_follows_the_model = StateModel.TestCase

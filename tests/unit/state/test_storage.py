@@ -1,0 +1,111 @@
+"""Opening what is there: the same cluster and a known format, or one sentence and nothing touched."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from raftos.errors import StartupError
+from raftos.state import storage
+from raftos.state.command import Ok
+from raftos.state.domains import kv
+from raftos.state.machine import Machine
+from tests.unit.state.feeder import Feeder
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+
+
+def test_reopening_finds_everything_again(feeder: Feeder) -> None:
+    """Position, time, revision, hash and rows."""
+    feeder.do(kv.Put("a", b"1"), kv.Put("b", b"2"))
+    machine = feeder.machine
+    before = (machine.applied_index, machine.time_ms, machine.revision, machine.state_hash, feeder.rows())
+    feeder.reopen()
+    machine = feeder.machine
+    after = (machine.applied_index, machine.time_ms, machine.revision, machine.state_hash, feeder.rows())
+    assert after == before
+    assert isinstance(feeder.do(kv.Put("a", b"3"))[0], Ok)
+
+
+def test_the_state_of_another_cluster_is_refused(feeders: Callable[..., Feeder]) -> None:
+    """One sentence, and the file is as it was."""
+    feeder = feeders(cluster_id="ours")
+    feeder.do(kv.Put("a", b"1"))
+    feeder.machine.close()
+    before = fingerprint(feeder.folder)
+    with pytest.raises(StartupError, match="belongs to cluster 'ours', not to 'theirs'"):
+        Machine(feeder.folder, cluster_id="theirs")
+    assert fingerprint(feeder.folder) == before
+    feeder.reopen()
+
+
+def test_a_newer_format_is_refused(feeder: Feeder) -> None:
+    """An older raftos does not touch what a newer one wrote."""
+    feeder.machine.close()
+    path = feeder.folder / storage.FILE_NAME
+    db = sqlite3.connect(path)
+    db.execute("UPDATE machine SET format = format + 1")
+    db.commit()
+    db.close()
+    before = fingerprint(feeder.folder)
+    with pytest.raises(StartupError, match="start the newer version"):
+        Machine(feeder.folder)
+    assert fingerprint(feeder.folder) == before
+    db = sqlite3.connect(path)
+    db.execute("UPDATE machine SET format = format - 1")
+    db.commit()
+    db.close()
+    feeder.reopen()
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    """And not overwritten."""
+    path = tmp_path / storage.FILE_NAME
+    path.write_bytes(b"not a database " * 500)
+    with pytest.raises(StartupError, match="not a database"):
+        Machine(tmp_path)
+    assert path.read_bytes() == b"not a database " * 500
+
+
+def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    """A file stands where the folder should be."""
+    (tmp_path / "state").write_text("")
+    with pytest.raises(StartupError, match="check the disk and its rights"):
+        Machine(tmp_path / "state")
+
+
+def test_a_damaged_page_stops_the_member_and_is_no_fault(feeder: Feeder) -> None:
+    """Corruption is this machine's trouble; other members go on."""
+    feeder.do(*(kv.Put(f"k{number}", bytes(2_000)) for number in range(50)))
+    feeder.machine.checkpoint()
+    feeder.machine.close()
+    path = feeder.folder / storage.FILE_NAME
+    good = path.read_bytes()
+    page_bytes = 4096
+    path.write_bytes(good[: 10 * page_bytes] + b"\xff" * (len(good) - 10 * page_bytes))
+    machine = Machine(feeder.folder)
+    payload = feeder.entry(*((feeder.new_id(), kv.Put(f"k{number}", b"")) for number in range(50)))
+    with pytest.raises(Exception, match="malformed") as caught:
+        machine.apply([(2, payload)])
+    assert type(caught.value).__name__ == "CannotApply"
+    assert machine.faults == 0
+    machine.close()
+    path.write_bytes(good)
+    feeder.reopen()
+
+
+def test_a_checkpoint_empties_a_long_write_ahead_log(feeder: Feeder) -> None:
+    """After it SQLite writes at the log's beginning again instead of growing it."""
+    wal = feeder.folder / f"{storage.FILE_NAME}-wal"
+    sizes = []
+    for _ in range(4):
+        feeder.do(kv.Put("a", bytes(500_000)))
+        feeder.machine.checkpoint()
+        sizes.append(wal.stat().st_size)
+    assert max(sizes) < 1_500_000
