@@ -7,7 +7,7 @@ one write each cost consensus one future, not sixty-four.
 
 **Reads.** Linearizable queries of one turn share one read barrier; stale ones skip it and say how
 old they may be. A point query (one row by its key) is answered on the loop, everything that scans
-on the reader thread: docs/decisions/ says why.
+on the reader thread: docs/decisions/point-reads.md says why.
 
 **Status.** Soft: every voter is asked at once, and one that does not answer in time is listed as
 `unreachable` (`down` once the cluster has agreed that it is), never left out.
@@ -70,7 +70,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     applied_index: int | None = None
     synced_index: int | None = None
     version: str | None = None
-    load: Mapping[str, float] | None = None
+    load: Mapping[str, int | float] | None = None
     trouble: str | None = None
     state_hash: StateHash | None = None
 
@@ -102,7 +102,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     applied_index: int
     synced_index: int
     version: str
-    load: dict[str, float]
+    load: dict[str, int | float]
     trouble: str | None
     state_hash: StateHash
 
@@ -190,7 +190,7 @@ class Member:
         *,
         endpoint: str | None = None,
         version: str = "",
-        load: Callable[[], dict[str, float]] = dict,
+        load: Callable[[], dict[str, int | float]] = dict,
     ) -> None:
         self.config = config
         self.consensus = consensus

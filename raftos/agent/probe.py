@@ -15,10 +15,10 @@ SAMPLE_INTERVAL_S = 2.0
 class Probe:
     def __init__(self) -> None:
         psutil.cpu_percent(interval=None)  # The first call only starts the measurement.
-        self._load: dict[str, float] = {"tasks_running": 0, "cpu_percent": 0.0, "memory_percent": 0.0}
+        self._load: dict[str, int | float] = {"tasks_running": 0, "cpu_percent": 0.0, "memory_percent": 0.0}
         self.sample()
 
-    def load(self) -> dict[str, float]:
+    def load(self) -> dict[str, int | float]:
         """`{"tasks_running", "cpu_percent", "memory_percent"}` of the last sample; percent are 0 to 100."""
         return dict(self._load)
 

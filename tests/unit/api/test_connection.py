@@ -9,29 +9,9 @@ import pytest
 
 from raftos.api.answers import Answer
 from raftos.api.connection import MAX_BODY_BYTES, MAX_HEAD_BYTES, Connection, Request
+from tests.unit.api.harness import Peer
 
-Scenario = Callable[["Peer"], Awaitable[None]]
-
-
-class Peer:
-    """A client that writes bytes and reads whole responses."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    def send(self, data: bytes) -> None:
-        self.writer.write(data)
-
-    async def response(self) -> tuple[int, dict[str, str], bytes]:
-        head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
-        first, *lines = head.strip().split("\r\n")
-        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-        body = await self.reader.readexactly(int(headers.get("content-length", 0)))
-        return int(first.split()[1]), headers, body
-
-    async def closed(self) -> bool:
-        return await asyncio.wait_for(self.reader.read(), 5) == b""
+Scenario = Callable[[Peer], Awaitable[None]]
 
 
 def converse(scenario: Scenario, *, delay_s: float = 0.0) -> None:
@@ -61,7 +41,7 @@ def test_a_connection_serves_one_request_after_another() -> None:
     async def scenario(peer: Peer) -> None:
         for number in range(3):
             peer.send(b"GET /a?n=%d HTTP/1.1\r\nHost: x\r\n\r\n" % number)
-            assert (await peer.response())[2] == b"GET /a?n=%d " % number
+            assert (await peer.response()).body == b"GET /a?n=%d " % number
 
     converse(scenario)
 
@@ -71,7 +51,7 @@ def test_pipelined_requests_are_answered_in_order() -> None:
 
     async def scenario(peer: Peer) -> None:
         peer.send(b"".join(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(40)))
-        assert [(await peer.response())[2] for _ in range(40)] == [
+        assert [(await peer.response()).body for _ in range(40)] == [
             b"GET /%d? " % number for number in range(40)
         ]
 
@@ -85,12 +65,12 @@ def test_a_body_may_come_in_pieces_or_in_chunks() -> None:
         for byte in b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello":
             peer.send(bytes([byte]))
             await asyncio.sleep(0)
-        assert (await peer.response())[2] == b"POST /p? hello"
+        assert (await peer.response()).body == b"POST /p? hello"
         peer.send(
             b"POST /p HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
             b"3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
         )
-        assert (await peer.response())[2] == b"POST /p? hello"
+        assert (await peer.response()).body == b"POST /p? hello"
 
     converse(scenario)
 
@@ -104,8 +84,8 @@ def test_a_client_that_wants_to_close_is_told_and_closed(request_head: bytes) ->
 
     async def scenario(peer: Peer) -> None:
         peer.send(request_head)
-        status, headers, _ = await peer.response()
-        assert (status, headers["connection"]) == (200, "close")
+        response = await peer.response()
+        assert (response.status, response.headers["connection"]) == (200, "close")
         assert await peer.closed()
 
     converse(scenario)
@@ -114,31 +94,30 @@ def test_a_client_that_wants_to_close_is_told_and_closed(request_head: bytes) ->
 @pytest.mark.parametrize(
     ("sent", "status", "code"),
     [
-        (b"nonsense\r\n\r\n", 400, b"invalid"),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, b"invalid"),
+        (b"nonsense\r\n\r\n", 400, "invalid"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "invalid"),
         (
             b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
             400,
-            b"invalid",
+            "invalid",
         ),
-        (b"GET /" + b"a" * MAX_HEAD_BYTES, 413, b"too_large"),
-        (b"GET / HTTP/1.1\r\nA: " + b"a" * MAX_HEAD_BYTES, 413, b"too_large"),
-        (b"GET / HTTP/1.1\r\n" + b"A: aaaaaaaa\r\n" * 4000, 413, b"too_large"),
+        (b"GET /" + b"a" * MAX_HEAD_BYTES, 413, "too_large"),
+        (b"GET / HTTP/1.1\r\nA: " + b"a" * MAX_HEAD_BYTES, 413, "too_large"),
+        (b"GET / HTTP/1.1\r\n" + b"A: aaaaaaaa\r\n" * 4000, 413, "too_large"),
         (
             b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (MAX_BODY_BYTES + 1),
             413,
-            b"too_large",
+            "too_large",
         ),
     ],
 )
-def test_what_is_no_request_is_refused_in_the_usual_shape(sent: bytes, status: int, code: bytes) -> None:
+def test_what_is_no_request_is_refused_in_the_usual_shape(sent: bytes, status: int, code: str) -> None:
     """Malformed or too large: one answer, then the connection ends."""
 
     async def scenario(peer: Peer) -> None:
         peer.send(sent)
-        found, headers, body = await peer.response()
-        assert (found, headers["connection"]) == (status, "close")
-        assert b'{"error":{"code":"%s"' % code in body
+        response = await peer.response()
+        assert (response.status, response.headers["connection"], response.code) == (status, "close", code)
         peer.writer.close()
 
     converse(scenario)
@@ -153,7 +132,7 @@ def test_an_oversize_chunked_body_is_refused_while_it_is_sent() -> None:
         for _ in range(MAX_BODY_BYTES // 0x10000 + 8):
             peer.send(piece)
             await peer.writer.drain()
-        assert (await peer.response())[0] == 413
+        assert (await peer.response()).status == 413
 
     converse(scenario)
 
@@ -163,9 +142,9 @@ def test_a_client_that_asks_first_is_told_to_continue() -> None:
 
     async def scenario(peer: Peer) -> None:
         peer.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
-        assert (await peer.response())[0] == 100
+        assert (await peer.response()).status == 100
         peer.send(b"ok")
-        assert (await peer.response())[2] == b"POST /? ok"
+        assert (await peer.response()).body == b"POST /? ok"
 
     converse(scenario)
 
@@ -177,7 +156,7 @@ def test_a_head_request_gets_no_body() -> None:
         peer.send(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\nGET /next HTTP/1.1\r\nHost: x\r\n\r\n")
         head = await peer.reader.readuntil(b"\r\n\r\n")
         assert b"Content-Length: 8\r\n" in head
-        assert (await peer.response())[2] == b"GET /next? "
+        assert (await peer.response()).body == b"GET /next? "
 
     converse(scenario)
 
@@ -187,7 +166,7 @@ def test_an_upgrade_is_declined_by_answering_the_request() -> None:
 
     async def scenario(peer: Peer) -> None:
         peer.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
-        assert (await peer.response())[0] == 200
+        assert (await peer.response()).status == 200
         assert await peer.closed()
 
     converse(scenario)
@@ -212,8 +191,8 @@ def test_finish_lets_the_request_at_hand_end() -> None:
         await scenario(peer)
         [connection] = connections
         finishing = asyncio.ensure_future(connection.finish())
-        _, headers, body = await peer.response()
-        assert (headers["connection"], body) == ("close", b"done")
+        response = await peer.response()
+        assert (response.headers["connection"], response.body) == ("close", b"done")
         await finishing
         assert await peer.closed()
         server.close()
