@@ -277,9 +277,13 @@ class Member:
             synced_index=status.synced_index,
             version=self.version,
             load=self._load(),
-            trouble=status.trouble,
+            trouble=status.trouble or self._fault(),
             state_hash=StateHash(self.machine.applied_index, self.machine.state_hash.hex()),
         )
+
+    def _fault(self) -> str | None:
+        faults = self.machine.faults
+        return f"{faults} commands ended in a bug of raftos since the start; see the log" if faults else None
 
     async def _answer_peer(self, _peer_id: str, body: bytes) -> bytes:
         if body != _REPORT:
@@ -414,6 +418,16 @@ def _answer_one(reader: Reader, query: Query) -> Any | RaftosError:
         return reader.query(query)
     except RaftosError as error:
         return error
+
+
+def diverged(reports: Mapping[str, Report]) -> int | None:
+    """An index at which members report different states, which must never be; None when there is none."""
+    hashes: dict[int, str] = {}
+    for report in reports.values():
+        stamp = report.state_hash
+        if hashes.setdefault(stamp.index, stamp.hash) != stamp.hash:
+            return stamp.index
+    return None
 
 
 def refusal_of(result: bytes) -> RaftosError:

@@ -3,7 +3,7 @@
     register      until the cluster knows who and where this member is
     sample        the load of this machine
     checkpoint    move SQLite's write-ahead log into the database, on a thread
-    hear          on the leader: ask every member, so that control knows who answers
+    hear          on the leader: ask every member, so that control knows who answers, and compare states
     control       on the leader: the planners (raftos/control)
 
 A member that only holds its connection open is not alive, so `hear` counts answers, not connections.
@@ -24,7 +24,7 @@ from raftos.consensus.base import Role
 from raftos.control.loop import ControlLoop
 from raftos.control.view import LastHeard, View, gather
 from raftos.errors import RaftosError, Unavailable
-from raftos.member import Member
+from raftos.member import Member, diverged
 from raftos.state.command import Command, Query
 
 CHECKPOINT_INTERVAL_S = 2.0
@@ -90,7 +90,11 @@ class Background:
 
     async def _hear(self) -> None:
         if self._member.consensus.status().role == Role.LEADER:
-            self._heard.note(await self._member.reports(), time.monotonic())
+            reports = await self._member.reports()
+            self._heard.note(reports, time.monotonic())
+            index = diverged(reports)
+            if index is not None:
+                _log.critical("members have applied the same log to different states", index=index)
 
     # What control sees and does.
 

@@ -6,10 +6,11 @@ import asyncio
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from raftos.errors import Conflict, NoQuorum, NotFound, OutcomeUnknown
-from raftos.member import Gathering
+from raftos.member import Gathering, StateHash, diverged
 from raftos.state.command import is_ok
 from raftos.state.domains import kv, members
 from tests.unit.api.harness import Api, run
@@ -180,3 +181,16 @@ def test_stale_reads_grow_older_while_the_member_is_cut_off(tmp_path: Path) -> N
         assert api.member.age_ms() == 0
 
     run(tmp_path, scenario, names=["n1", "n2", "n3"])
+
+
+def test_different_states_at_one_index_are_found(tmp_path: Path) -> None:
+    """Members that are merely at different indexes have not diverged."""
+
+    async def scenario(api: Api) -> None:
+        report = api.member.report()
+        behind = msgspec.structs.replace(report, state_hash=StateHash(report.state_hash.index - 1, "00"))
+        wrong = msgspec.structs.replace(report, state_hash=StateHash(report.state_hash.index, "00"))
+        assert diverged({"a": report, "b": report, "c": behind}) is None
+        assert diverged({"a": report, "b": behind, "c": wrong}) == report.state_hash.index
+
+    run(tmp_path, scenario)
