@@ -21,8 +21,10 @@ from raftos.errors import StartupError
 FILE_NAME = "state.sqlite3"
 FORMAT = 1
 CACHE_KIB = 8_192
-WAL_KEEP_BYTES = 64 * 1024 * 1024
+WAL_KEEP_BYTES = 128 * 1024 * 1024
 LOCK_TIMEOUT_S = 2.0
+CHECKPOINT_ROUNDS = 8
+SHORT_REST_FRAMES = 500
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS machine (
@@ -140,15 +142,27 @@ def _refuse_foreign(path: Path, cluster_id: str) -> None:
 def checkpoint(path: Path) -> None:
     """Move the WAL into the database file, on a connection of its own.
 
-    A passive checkpoint never waits for anyone, but under steady writing it never reaches the end
-    either, and the WAL would grow without bound. Past `WAL_KEEP_BYTES` a second checkpoint
-    therefore holds the writer up, for the short rest that the first has left.
+    A passive checkpoint holds nobody up, but SQLite starts the WAL again from its beginning only when
+    *nothing* is left in it, and under steady writing something always is: it would grow without bound.
+    Past `WAL_KEEP_BYTES` passive checkpoints are therefore repeated, each with less to do than the one
+    before, and the short rest is moved while the writer waits.
     """
     db = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
     try:
         (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
-        _, frames, moved = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        if moved < frames and frames * page_bytes > WAL_KEEP_BYTES:
-            db.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+        frames = _move(db, "PASSIVE")
+        if frames * page_bytes < WAL_KEEP_BYTES:
+            return
+        for _ in range(CHECKPOINT_ROUNDS):
+            before, frames = frames, _move(db, "PASSIVE")
+            if frames - before < SHORT_REST_FRAMES:
+                break
+        _move(db, "FULL")
     finally:
         db.close()
+
+
+def _move(db: sqlite3.Connection, mode: str) -> int:
+    """How many frames the WAL had when this checkpoint began."""
+    _, frames, _ = db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    return int(frames)

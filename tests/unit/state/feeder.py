@@ -86,9 +86,8 @@ class Feeder:
         db = storage.connect_reader(self.folder / storage.FILE_NAME)
         try:
             tables = [name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
-            return {
-                table: db.execute("SELECT * FROM " + table + " ORDER BY 1").fetchall() for table in tables
-            }
+            everything = "SELECT * FROM {} ORDER BY 1"
+            return {table: db.execute(everything.format(table)).fetchall() for table in tables}
         finally:
             db.close()
 

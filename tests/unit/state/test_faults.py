@@ -240,8 +240,13 @@ def test_an_unknown_command_is_unreadable_too(feeder: Feeder) -> None:
         feeder.apply(payload)
 
 
-def test_checkpoints_run_beside_writing(feeder: Feeder) -> None:
-    """On a thread, on a connection of their own; the log of SQLite starts again at its beginning."""
+@pytest.mark.parametrize("keep_bytes", [storage.WAL_KEEP_BYTES, 100_000])
+def test_checkpoints_run_beside_writing(
+    feeder: Feeder, monkeypatch: pytest.MonkeyPatch, keep_bytes: int
+) -> None:
+    """On a thread of their own; a write-ahead log that is long starts again although writing never stops."""
+    monkeypatch.setattr(storage, "WAL_KEEP_BYTES", keep_bytes)
+    wal = feeder.folder / f"{storage.FILE_NAME}-wal"
     stop = threading.Event()
     failures: list[BaseException] = []
 
@@ -254,12 +259,14 @@ def test_checkpoints_run_beside_writing(feeder: Feeder) -> None:
 
     thread = threading.Thread(target=checkpoints)
     thread.start()
-    for number in range(200):
-        feeder.do(kv.Put(f"k{number % 10}", bytes(1_000)))
+    for number in range(400):
+        feeder.do(kv.Put(f"k{number % 10}", bytes(10_000)))
     stop.set()
     thread.join()
     assert not failures
-    assert feeder.machine.revision == 200
+    assert feeder.machine.revision == 400
+    if keep_bytes == 100_000:
+        assert wal.stat().st_size < 400 * 10_000
 
 
 def test_results_have_one_type_each(broken: Feeder) -> None:
