@@ -12,9 +12,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -68,10 +68,10 @@ def _unquoted(text: str) -> str:
 
 def typed(value: dict[str, Any], kind: type[T], *, from_text: bool = False) -> T:
     """The value as `kind`; `from_text` reads numbers and flags from strings. Raises InvalidInput."""
-    inward = _bytes_in(cast("Hashable", kind))
+    inward = _bytes_in(kind)  # type: ignore[arg-type] # mypy: a type is hashable
     try:
         plain = inward(value) if inward else value
-        return msgspec.convert(plain, kind, strict=not from_text, builtin_types=(bytes,))
+        return msgspec.convert(plain, kind, strict=not from_text)
     except msgspec.ValidationError as error:
         raise InvalidInput(_sentence(error)) from None
 
@@ -95,7 +95,7 @@ def _sentence(error: msgspec.ValidationError) -> str:
 
 
 @cache
-def _bytes_in(kind: Hashable) -> Inward | None:
+def _bytes_in(kind: type) -> Inward | None:
     return _inward(inspect.type_info(kind))
 
 
