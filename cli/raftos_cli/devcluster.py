@@ -229,9 +229,12 @@ class DevCluster:
         except OSError as error:
             raise StartupError(f"cannot start {member.name}: {error}") from error
         self._children.append(child)
+        process = psutil.Process(child.pid)
         try:
-            member.pid, member.started_s = child.pid, psutil.Process(child.pid).create_time()
+            member.pid, member.started_s = child.pid, process.create_time()
             self.save()
+            while child.poll() is None and not process.cmdline():
+                time.sleep(POLL_S / 10)  # A new program has no command line yet, by which it is known.
         except BaseException:
             child.kill()  # What is not on record would never be stopped.
             raise

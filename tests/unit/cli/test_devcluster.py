@@ -137,3 +137,15 @@ def test_a_daemon_that_cannot_be_started_is_one_sentence(cluster: DevCluster) ->
     cluster.log_file(cluster.members[0]).mkdir()
     with pytest.raises(StartupError, match="cannot start n1"):
         cluster.spawn(cluster.members[0])
+
+
+def test_a_daemon_is_known_from_its_first_moment(cluster: DevCluster) -> None:
+    """The system shows its command line a moment after its start; until then it must not seem dead."""
+    member = cluster.members[0]
+    try:
+        for _ in range(20):
+            cluster.spawn(member)
+            assert cluster.state(member) == "running"
+            cluster.kill([member])
+    finally:
+        cluster.kill([member])
