@@ -41,6 +41,8 @@ from raftos.state.requests import RequestMemory, join_results
 from raftos.state.storage import CannotApply, is_own_trouble
 
 HASH_BYTES = 16
+MAX_TIME_MS = 2**47
+"""Far enough, and still within the 48 bits of a request id."""
 
 _OK_PREFIX = b"\x81\xa2ok"
 _ID_CONFLICT = encode_result(
@@ -236,6 +238,8 @@ def _read(index: int, payload: bytes) -> tuple[int, Requests]:
         raise _unreadable(index, str(error)) from error
     if version != ENTRY_VERSION:
         raise _unreadable(index, f"it has version {version}, this member knows {ENTRY_VERSION}")
+    if not 0 <= time_ms <= MAX_TIME_MS:
+        raise _unreadable(index, f"its time is {time_ms}")
     return time_ms, requests
 
 

@@ -210,6 +210,8 @@ def test_a_lock_that_is_held_is_trouble_of_this_machine(feeder: Feeder) -> None:
 UNREADABLE = {
     "garbage": b"\xc1",
     "nothing": b"\x90",
+    "a time before all time": msgspec.msgpack.encode([1, -1, []]),
+    "a time after all time": msgspec.msgpack.encode([1, 2**47 + 1, []]),
     "a later version": msgspec.msgpack.encode([2, START_MS, []]),
     "a version of another shape": msgspec.msgpack.encode([2, {"time": START_MS}]),
     "an unknown field": msgspec.msgpack.encode(
