@@ -26,6 +26,7 @@ from raftos.control.view import LastHeard, View, gather
 from raftos.errors import RaftosError, Unavailable
 from raftos.member import Member, diverged
 from raftos.state.command import Command, Query
+from raftos.state.machine import CannotApply
 
 CHECKPOINT_INTERVAL_S = 2.0
 REGISTER_RETRY_S = 0.5
@@ -84,9 +85,15 @@ class Background:
 
     async def _checkpoint(self) -> None:
         machine = self._member.machine
-        if machine.applied_index != self._checkpointed_index:
-            self._checkpointed_index = machine.applied_index
+        index = machine.applied_index
+        if index == self._checkpointed_index:
+            return
+        try:
             await asyncio.to_thread(machine.checkpoint)
+        except CannotApply as error:
+            _log.warning("no checkpoint for now", reason=str(error))
+        else:
+            self._checkpointed_index = index
 
     async def _hear(self) -> None:
         if self._member.consensus.status().role == Role.LEADER:
