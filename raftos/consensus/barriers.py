@@ -27,6 +27,8 @@ class _Read:
     token: Hashable = None
     """The local call that waits, or None for a peer's question."""
     peer: str = ""
+    generation: int = 0
+    """The link it came over, and its answer goes back over."""
     question: int = 0
 
 
@@ -59,7 +61,8 @@ class Barriers:
     def asked(self, peer: str, message: BarrierAsked) -> None:
         if self._core.is_leader:
             deadline = self._core.now + self._core.timings.fallback_s
-            self._waiting.append(_Read(deadline, peer=peer, question=message.id))
+            generation = self._core.links[peer]
+            self._waiting.append(_Read(deadline, None, peer, generation, message.id))
         else:
             self._core.send(peer, BarrierAnswered(message.id, 0))
 
@@ -129,7 +132,7 @@ class Barriers:
         core = self._core
         questions = [read for read in self._waiting if read.token is None]
         for read in questions:
-            core.send(read.peer, BarrierAnswered(read.question, 0))
+            core.answer(read.peer, read.generation, BarrierAnswered(read.question, 0))
         if questions:
             self._waiting = [read for read in self._waiting if read.token is not None]
         if self._waiting and self._asked is None and core.leader is not None:
@@ -150,7 +153,7 @@ class Barriers:
 
     def _resolve(self, read: _Read, index: int) -> None:
         if read.token is None:
-            self._core.send(read.peer, BarrierAnswered(read.question, index))
+            self._core.answer(read.peer, read.generation, BarrierAnswered(read.question, index))
         elif index <= self.applied_index:
             self._core.finish(read.token, index)
         else:

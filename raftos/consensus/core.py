@@ -113,6 +113,11 @@ class Core:
         if generation is not None:
             self.output.frames.append((peer, generation, message))
 
+    def answer(self, peer: str, generation: int, message: Message) -> None:
+        """Answer on the link of the question. Over a later one the peer may count its questions anew."""
+        if self.links.get(peer) == generation:
+            self.output.frames.append((peer, generation, message))
+
     def broadcast(self, message: Message) -> None:
         for peer in self.others:
             self.send(peer, message)

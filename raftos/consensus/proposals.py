@@ -41,6 +41,8 @@ class _Proposal:
     token: Hashable = None
     """The local call that waits, or None for a peer's."""
     peer: str = ""
+    generation: int = 0
+    """The link it came over, and its answer goes back over."""
     forward_id: int = 0
     sent: bool = False
 
@@ -79,7 +81,8 @@ class Proposals:
             return
         deadline = self._core.now + message.time_left_ms / 1000
         size = sum(map(len, message.requests))
-        self._add(_Proposal(message.requests, size, deadline, None, peer, message.id))
+        generation = self._core.links[peer]
+        self._add(_Proposal(message.requests, size, deadline, None, peer, generation, message.id))
 
     def _add(self, proposal: _Proposal) -> None:
         self._pending.append(proposal)
@@ -91,7 +94,7 @@ class Proposals:
         if self._leading_term and (not core.is_leader or core.term != self._leading_term):
             self._lost_leadership()
         if self._forwarded_to is not None and core.leader != self._forwarded_to:
-            self.lost_link(self._forwarded_to)
+            self._take_back()
         if core.is_leader:
             self._leading_term = core.term
             if not self.paused and core.trouble is None:
@@ -157,31 +160,43 @@ class Proposals:
             own = results[start:end] if len(batch) > 1 else results
             start = end
             if proposal.token is None:
-                self._core.send(proposal.peer, ForwardAnswered(proposal.forward_id, Outcome.RESULTS, own))
+                self._answer(proposal, Outcome.RESULTS, own)
             elif proposal.token is not _NOBODY:
                 self._core.finish(proposal.token, own)
 
-    def lost_link(self, peer: str) -> None:
-        """`peer` is gone or leads no more: what was forwarded to it has to be sent again."""
-        if peer == self._forwarded_to:
-            batches, self._forwards, self._forwarded_to = self._forwards, {}, None
-            for batch in reversed(list(batches.values())):
-                self._again(batch)
+    def _answer(self, proposal: _Proposal, outcome: Outcome, results: list[bytes]) -> None:
+        message = ForwardAnswered(proposal.forward_id, outcome, results)
+        self._core.answer(proposal.peer, proposal.generation, message)
 
-    def _lost_leadership(self) -> None:
-        batches, self._in_flight, self._leading_term = self._in_flight, {}, 0
+    def lost_link(self, peer: str) -> None:
+        """`peer` is gone: what it forwarded and still waits here, it will send again to whoever leads."""
+        self._drop_pending_of(peer)
+        if peer == self._forwarded_to:
+            self._take_back()
+
+    def _drop_pending_of(self, peer: str) -> None:
+        if any(proposal.peer == peer for proposal in self._pending):
+            self._pending = deque(proposal for proposal in self._pending if proposal.peer != peer)
+            self._pending_bytes = sum(proposal.size_bytes for proposal in self._pending)
+
+    def _take_back(self) -> None:
+        """Whoever it was forwarded to is gone, or leads no more: it has to be sent again."""
+        batches, self._forwards, self._forwarded_to = self._forwards, {}, None
         for batch in reversed(list(batches.values())):
             self._again(batch)
-        for proposal in [proposal for proposal in self._pending if proposal.token is None]:
-            self._core.send(proposal.peer, ForwardAnswered(proposal.forward_id, Outcome.NOT_LEADER, []))
-            self._pending.remove(proposal)
-            self._pending_bytes -= proposal.size_bytes
+
+    def _lost_leadership(self) -> None:
+        batches = [*self._in_flight.values(), list(self._pending)]
+        self._in_flight, self._leading_term = {}, 0
+        self._pending, self._pending_bytes = deque(), 0
+        for batch in reversed(batches):
+            self._again(batch)
 
     def _again(self, batch: list[_Proposal]) -> None:
         """Back to the head of the queue, in order; a peer's is handed back instead."""
         for proposal in reversed(batch):
             if proposal.token is None:
-                self._core.send(proposal.peer, ForwardAnswered(proposal.forward_id, Outcome.NOT_LEADER, []))
+                self._answer(proposal, Outcome.NOT_LEADER, [])
             elif proposal.token is not _NOBODY:
                 self._pending.appendleft(proposal)
                 self._pending_bytes += proposal.size_bytes
