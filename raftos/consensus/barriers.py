@@ -13,6 +13,7 @@ by all reads that were waiting when it was sent.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -60,9 +61,9 @@ class Barriers:
 
     def asked(self, peer: str, message: BarrierAsked) -> None:
         if self._core.is_leader:
-            deadline = self._core.now + self._core.timings.fallback_s
+            # It never expires: a peer asks one question at a time, and waits for the answer to each.
             generation = self._core.links[peer]
-            self._waiting.append(_Read(deadline, None, peer, generation, message.id))
+            self._waiting.append(_Read(math.inf, None, peer, generation, message.id))
         else:
             self._core.send(peer, BarrierAnswered(message.id, 0))
 
@@ -168,7 +169,7 @@ class Barriers:
 
     def forget_question(self, peer: str) -> None:
         """The link to `peer` closed: its questions and our question to it are void."""
-        self._waiting = [read for read in self._waiting if read.token is not None or read.peer != peer]
+        self._waiting = [read for read in self._waiting if read.peer != peer]
         if self._asked is not None and self._asked[1] == peer:
             self._waiting = self._asked[2] + self._waiting
             self._asked = None

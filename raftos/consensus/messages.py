@@ -100,6 +100,8 @@ class Outcome(IntEnum):
     RESULTS = 0
     NOT_LEADER = 1
     """Not agreed here as far as this member knows: send the same requests to the leader."""
+    LATE = 2
+    """Certainly not proposed: the deadline passed first."""
 
 
 class ForwardAnswered(Message, frozen=True, tag=13):

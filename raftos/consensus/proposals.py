@@ -219,8 +219,12 @@ class Proposals:
 
     def _keep(self, proposals: Sequence[_Proposal], now: float) -> list[_Proposal]:
         for proposal in proposals:
-            if proposal.deadline <= now and proposal.token is not None:
-                self._core.finish(proposal.token, _late(proposal))
+            if proposal.deadline <= now:
+                if proposal.token is None:
+                    # Silence would hold one of the peer's forwards in flight for ever.
+                    self._answer(proposal, Outcome.LATE, [])
+                else:
+                    self._core.finish(proposal.token, _late(proposal))
         return [proposal for proposal in proposals if proposal.deadline > now]
 
     def _expire_within(self, batch: list[_Proposal], now: float) -> None:

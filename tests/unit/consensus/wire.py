@@ -17,7 +17,7 @@ import msgspec
 
 from raftos.consensus.core import Timings
 from raftos.consensus.guard import Rules
-from raftos.consensus.journal import Identity, Journal
+from raftos.consensus.journal import Identity, Journal, Write
 from raftos.consensus.messages import Message
 from raftos.consensus.replica import Replica
 from tests.simulation.storage import SimulatedStorage
@@ -64,6 +64,12 @@ class Member:
     @property
     def applied_index(self) -> int:
         return self.applied[-1][0] if self.applied else 0
+
+    def begin_write(self) -> Write:
+        """Give a stuck disk what waits; `Wire.finish_write` ends it."""
+        write = self.journal.take()
+        assert write is not None
+        return write
 
     @property
     def requests(self) -> list[bytes]:
@@ -177,10 +183,18 @@ class Wire:
         """Complete a write, unless the disk is stuck."""
         member = self.members[name]
         while not member.disk_stuck and (write := member.journal.take()) is not None:
-            member.journal.writer.write(write)
-            member.journal.finish(write)
-            member.replica.synced(self.now)
-            member.replica.step(self.now)
+            self._finish_write(member, write)
+
+    def _finish_write(self, member: Member, write: Write) -> None:
+        member.journal.writer.write(write)
+        member.journal.finish(write)
+        member.replica.synced(self.now)
+        member.replica.step(self.now)
+
+    def finish_write(self, name: str, write: Write) -> None:
+        self._finish_write(self.members[name], write)
+        self.step(name)
+        self.deliver()
 
     def _apply(self, member: Member) -> None:
         if member.apply_stuck or not member.handed_over:
