@@ -33,6 +33,7 @@ from raftos.consensus.messages import (
     ForwardAnswered,
     Forwarded,
     Message,
+    Outcome,
     PreVote,
     PreVoteAnswer,
     StaleTerm,
@@ -107,9 +108,9 @@ class Replica:
             Confirm: self._confirm,
             Confirmed: self.barriers.confirmed,
             BarrierAsked: self.barriers.asked,
-            BarrierAnswered: self.barriers.answered,
+            BarrierAnswered: self._barrier_answered,
             Forwarded: self.proposals.forwarded,
-            ForwardAnswered: self.proposals.answered,
+            ForwardAnswered: self._forward_answered,
             TimeoutNow: self.elections.timeout_now,
         }
 
@@ -329,6 +330,21 @@ class Replica:
         if message.term < self.core.term and self.core.rules.read_match_term:
             self.core.promise(peer, StaleTerm(self.core.term))
         self.barriers.confirm(peer, message)
+
+    def _barrier_answered(self, peer: str, message: BarrierAnswered) -> None:
+        if message.index == 0:
+            self._resigned(peer)
+        self.barriers.answered(peer, message)
+
+    def _forward_answered(self, peer: str, message: ForwardAnswered) -> None:
+        if message.outcome == Outcome.NOT_LEADER:
+            self._resigned(peer)
+        self.proposals.answered(peer, message)
+
+    def _resigned(self, peer: str) -> None:
+        """`peer` says that it does not lead: asking it again, until it falls silent, helps nobody."""
+        if self.core.leader == peer:
+            self.elections.lost_leader()
 
     # Slow disks and transfers.
 

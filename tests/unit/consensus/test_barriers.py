@@ -28,7 +28,7 @@ def test_the_index_for_a_read_of_its_last_life_is_not_taken_for_a_later_read_of_
 
 
 def test_a_question_that_the_leader_could_not_confirm_in_time_does_not_end_all_reads_of_a_member() -> None:
-    """The followers' disks take 0.7 s for a write: enough to keep the leader, not to confirm it within 1 s."""
+    """The followers' disks take 0.7 s a write: enough to keep the leader, not to confirm it within 1 s."""
     wire = Wire()
     wire.elect("a")
     wire.members["b"].disk_stuck = wire.members["c"].disk_stuck = True
