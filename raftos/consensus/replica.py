@@ -160,7 +160,10 @@ class Replica:
         self.barriers.read(token, deadline)
 
     def transfer(self, now: float, token: Hashable, target: str | None, deadline: float) -> None:
-        """Hand leadership over; only on the leader. Ends as `(token, new leader id)` or an error."""
+        """Hand leadership over; only on the leader. Ends as `(token, new leader id)` or an error.
+
+        Nothing is proposed meanwhile, so it may take as long as a leader may be out of touch, not longer.
+        """
         core = self.core
         core.now = now
         if not core.is_leader:
@@ -171,13 +174,15 @@ class Replica:
             core.finish(token, Conflict("no other member is connected, so there is nobody to transfer to"))
         elif target is not None and target not in core.others:
             core.finish(token, InvalidInput(f"member {target!r} is not another voter of this cluster"))
+        elif target is not None and target not in core.links:
+            core.finish(token, Conflict(f"{target} is not connected; the leader is unchanged"))
         else:
             best = (
                 max(core.links, key=lambda peer: (self._flow.matched(peer), peer))
                 if target is None
                 else target
             )
-            self._transfer = (token, best, deadline, False)
+            self._transfer = (token, best, min(deadline, now + core.timings.fallback_s), False)
             self.proposals.paused = True
 
     def synced(self, now: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from raftos.consensus.messages import BarrierAsked, Forwarded
+from raftos.errors import Conflict
 from tests.unit.consensus.wire import Wire, request
 
 
@@ -17,7 +18,7 @@ def test_one_member_is_elected_and_a_write_comes_back_from_it() -> None:
 
 
 def test_a_leader_that_resigned_is_not_asked_again_and_again() -> None:
-    """Its last heartbeat is young, but it has said itself that it leads no more: another is elected at once."""
+    """Its last heartbeat is young, but it said itself that it leads no more: another is elected at once."""
     wire = Wire()
     wire.elect("a")
     wire["a"].troubled(wire.now, "disk full")
@@ -30,3 +31,36 @@ def test_a_leader_that_resigned_is_not_asked_again_and_again() -> None:
     wire.pass_time(0.2)
     assert wire.leaders() in (["b"], ["c"])
     assert {write, read} <= set(wire.ended)
+
+
+def test_a_transfer_to_a_member_that_is_down_is_refused_at_once() -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire.crash("c")
+    token = wire.transfer("a", "c")
+    assert isinstance(wire.ended[token], Conflict)
+
+
+def test_a_transfer_that_does_not_succeed_holds_writes_up_for_a_second_at_most() -> None:
+    """However long its caller would wait: all writes of the cluster wait with it."""
+    wire = Wire()
+    wire.elect("a")
+    wire.isolate("c")
+    transfer = wire.transfer("a", "c", within_s=60)
+    write = wire.propose("a", "x")
+    wire.pass_time(1.1)
+    assert isinstance(wire.ended[transfer], Conflict)
+    assert wire.ended[write] == [request("x")]
+
+
+def test_a_transfer_makes_the_target_lead_and_loses_no_write() -> None:
+    wire = Wire()
+    wire.elect("a")
+    before = wire.propose("a", "before")
+    transfer = wire.transfer("a", "b")
+    during = wire.propose("a", "during"), wire.propose("c", "during too")
+    wire.pass_time(0.5)
+    assert wire.leaders() == ["b"]
+    assert wire.ended[transfer] == "b"
+    assert wire.ended[before] == [request("before")]
+    assert [wire.ended[token] for token in during] == [[request("during")], [request("during too")]]

@@ -275,6 +275,12 @@ class Wire:
         self.step(name)
         return token
 
+    def transfer(self, name: str, target: str | None, *, within_s: float = 5.0) -> object:
+        token = object()
+        self[name].transfer(self.now, token, target, self.now + within_s)
+        self.step(name)
+        return token
+
     def read(self, name: str, *, within_s: float = 5.0) -> object:
         token = object()
         self[name].read_barrier(self.now, token, self.now + within_s)
