@@ -90,11 +90,17 @@ class Core:
         """The leader this member can reach now: itself, or a linked peer it hears from."""
         self.trouble: str | None = None
         """Why this member cannot keep its promises (disk full), or None."""
+        self.slow_disk = False
+        """Whether the present write has taken longer than an election timeout."""
         self._held: deque[tuple[int, str, int, Message]] = deque()
 
     @property
     def term(self) -> int:
         return self.engine.term
+
+    @property
+    def fit_to_lead(self) -> bool:
+        return self.trouble is None and not self.slow_disk
 
     @property
     def is_leader(self) -> bool:

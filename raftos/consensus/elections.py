@@ -56,7 +56,7 @@ class Elections:
 
     def tick(self) -> None:
         core = self._core
-        if core.is_leader or core.trouble is not None:
+        if core.is_leader or not core.fit_to_lead:
             self._postpone()
         elif core.now >= self._due:
             self._ask(transfer=False)
@@ -146,5 +146,5 @@ class Elections:
     def timeout_now(self, peer: str, message: TimeoutNow) -> None:
         """The leader hands over: ask at once, marked so that the others do not protect the leader."""
         core = self._core
-        if message.term == core.term and peer == core.leader and core.trouble is None:
+        if message.term == core.term and peer == core.leader and core.fit_to_lead:
             self._ask(transfer=True)

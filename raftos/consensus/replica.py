@@ -218,10 +218,10 @@ class Replica:
         core = self.core
         core.now = now
         self._tick_needed = True
+        self._watch_disk()
         self.elections.tick()
         self.proposals.expire()
         self.barriers.expire()
-        self._watch_disk()
         self._drive_transfer()
 
     # Conclusions.
@@ -354,16 +354,14 @@ class Replica:
     # Slow disks and transfers.
 
     def _watch_disk(self) -> None:
-        """A leader whose disk has been busy for one election timeout gives way."""
-        core = self.core
-        since = self._unsynced_since
-        if (
-            since is not None
-            and core.now - since > core.timings.election_s
-            and core.is_leader
-            and core.others
-        ):
-            self._unsynced_since = core.now
+        """A leader whose disk has been busy for one election timeout gives way.
+
+        Nobody campaigns with such a disk: the votes asked for would go out when it is done, and depose
+        whoever leads by then.
+        """
+        core, since = self.core, self._unsynced_since
+        core.slow_disk = since is not None and core.now - since > core.timings.election_s
+        if core.slow_disk and core.is_leader and core.others:
             core.engine.observe_term(core.now, core.term + 1)
 
     def _drive_transfer(self) -> None:
