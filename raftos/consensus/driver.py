@@ -94,7 +94,8 @@ class Driver:
             voters=[voter.id for voter in config.voters],
             journal=self._journal,
             applied_index=self._machine.applied_index,
-            time_ms=self._machine.time_ms or int(time.time() * 1000),
+            time_ms=self._machine.time_ms,
+            wall_ms=int(time.time() * 1000),
             now=time.monotonic(),
             random=random.Random(),  # noqa: S311 - election jitter is no secret
             timings=self._timings,

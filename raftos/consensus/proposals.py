@@ -62,8 +62,8 @@ class Proposals:
         self._next_expiry = math.inf
         self.paused = False
         """A leadership transfer is under way: nothing new is proposed."""
-        self.stamp: int = 0
-        """The cluster time that the next entry carries, in ms; the replica keeps it."""
+        self.stamp: int | None = None
+        """The cluster time that the next entry carries, in ms; None while the replica does not know it."""
 
     def propose(self, token: Hashable, requests: Sequence[bytes], deadline: float) -> None:
         size = sum(map(len, requests))
@@ -97,17 +97,17 @@ class Proposals:
             self._take_back()
         if core.is_leader:
             self._leading_term = core.term
-            if not self.paused and core.trouble is None:
-                self._propose_pending()
+            if not self.paused and core.trouble is None and self.stamp is not None:
+                self._propose_pending(self.stamp)
         elif self._pending and core.leader is not None:
             self._forward_pending(core.leader)
 
-    def _propose_pending(self) -> None:
+    def _propose_pending(self, stamp: int) -> None:
         core = self._core
         while self._pending and len(self._in_flight) < MAX_ENTRIES_IN_FLIGHT:
             batch = self._gather()
             requests = [request for proposal in batch for request in proposal.requests]
-            payload = encode_entry(self.stamp, requests)
+            payload = encode_entry(stamp, requests)
             self._in_flight[core.engine.propose(core.now, payload)] = batch
 
     def _gather(self) -> list[_Proposal]:

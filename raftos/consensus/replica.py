@@ -59,12 +59,16 @@ class Replica:
         journal: ReplicaLog,
         applied_index: int,
         time_ms: int,
+        wall_ms: int,
         now: float,
         random: Random,
         timings: Timings | None = None,
         rules: guard.Rules | None = None,
     ) -> None:
-        """`applied_index` and `time_ms` are the machine's; the journal's entries beyond are handed over."""
+        """`applied_index` and `time_ms` are the machine's; the journal's entries beyond are handed over.
+
+        `wall_ms` is where cluster time begins if no entry has a stamp yet.
+        """
         self.core = core = Core(
             member_id, voters, journal, timings or Timings(), random, rules or guard.Rules()
         )
@@ -86,7 +90,8 @@ class Replica:
         self.barriers = Barriers(core)
         self.barriers.applied_index = applied_index
         self._handed_over = applied_index
-        self._time_ms, self._time_at = time_ms, now
+        self._stamp_ms = time_ms
+        self._time_ms, self._time_at = time_ms or wall_ms, now
         self._acknowledge_to: int | None = None
         self._waiting_acks: dict[str, Acknowledged] = {}
         self._flow = Flow(journal, core.timings.heartbeat_s)
@@ -195,12 +200,19 @@ class Replica:
         """Entries of `Output.committed` were applied, with the encoded results of each index."""
         core = self.core
         core.now = now
-        if time_ms > self._time_ms:
-            self._time_ms, self._time_at = time_ms, now
+        if time_ms > self._stamp_ms:
+            self._learn_time(time_ms)
         for index, values in results:
             self.proposals.applied(index, values)
         if results:
             self.barriers.applied(results[-1][0])
+
+    def _learn_time(self, stamp_ms: int) -> None:
+        """A later stamp was applied: it is the time, but to a leader, for whom its own are past already."""
+        core, first = self.core, self._stamp_ms == 0
+        self._stamp_ms = stamp_ms
+        if first or not core.is_leader or stamp_ms > self.cluster_time_ms(core.now):
+            self._time_ms, self._time_at = stamp_ms, core.now
 
     def troubled(self, now: float, trouble: str | None) -> None:
         """This member cannot keep promises (its disk is full), or can again (None).
@@ -238,7 +250,7 @@ class Replica:
             core.engine.tick(now, send=self._behind)
             self._behind = False
         core.leader = self._reachable_leader()
-        self.proposals.stamp = self.cluster_time_ms(now)
+        self.proposals.stamp = self.cluster_time_ms(now) if self._knows_time() else None
         self.proposals.pump()
         self.barriers.pump()
         self._hand_over()
@@ -391,8 +403,12 @@ class Replica:
     # Views.
 
     def cluster_time_ms(self, now: float) -> int:
-        """The last applied stamp plus the monotonic time measured since."""
+        """The last applied stamp, but a leader's own, plus the monotonic time measured since."""
         return self._time_ms + int((now - self._time_at) * 1000)
+
+    def _knows_time(self) -> bool:
+        """Not by the wall clock alone, as long as entries before this leader's first may have a stamp."""
+        return self._stamp_ms > 0 or self._journal.term_at(self.barriers.applied_index) == self.core.term
 
     @property
     def role(self) -> Role:

@@ -85,13 +85,13 @@ class Wire:
         *,
         timings: Timings | None = None,
         rules: Rules | None = None,
-        clocks_ms: dict[str, int] | None = None,
+        walls_ms: dict[str, int] | None = None,
     ) -> None:
         self.names = [chr(ord("a") + number) for number in range(size)]
         self.members = {name: Member(name) for name in self.names}
         self.timings = timings or Timings()
         self.rules = rules or Rules()
-        self.clocks_ms = clocks_ms or {}
+        self.walls_ms = walls_ms or {}
         self.now = 1_000.0
         self.frames: list[Frame] = []
         self.delivered: list[Frame] = []
@@ -116,7 +116,8 @@ class Wire:
             voters=self.names,
             journal=member.journal,
             applied_index=member.applied_index,
-            time_ms=member.time_ms or self.clocks_ms.get(name, EPOCH_MS),
+            time_ms=member.time_ms,
+            wall_ms=self.walls_ms.get(name, EPOCH_MS),
             now=self.now,
             random=Random(name),
             timings=self.timings,
