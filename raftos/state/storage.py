@@ -120,7 +120,8 @@ def open_state(directory: Path, cluster_id: str, schema: str) -> sqlite3.Connect
 
 
 def _refuse_foreign(path: Path, cluster_id: str) -> None:
-    db = sqlite3.connect(path, isolation_level=None)
+    # A connection that may write would, on closing, fold a write-ahead log that is not ours into the file.
+    db = connect_reader(path)
     try:
         if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'machine'").fetchone():
             return
