@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -46,7 +47,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How long the API waits for agreement when the request does not say."""
     down_after_ms: int = 5_000
     """A member the leader has not heard from for this long is marked down."""
-    log_level: str = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def voter(self, member_id: str) -> Voter | None:
         return next((voter for voter in self.voters if voter.id == member_id), None)
