@@ -8,28 +8,18 @@ of a failed test ends with the daemons' logs.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.daemons import Cluster
-
-
-@contextmanager
-def _cluster(directory: Path, size: int) -> Iterator[Cluster]:
-    made = Cluster(directory, size)
-    try:
-        yield made
-        made.check_logs()
-    finally:
-        made.close()
+from tests.cluster.daemons import Cluster, running_cluster
+from tests.cluster.disks import may_mount
 
 
 @pytest.fixture
 def idle(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A cluster that does not run yet; `parametrize("idle", [1], indirect=True)` gives another size."""
-    with _cluster(tmp_path, getattr(request, "param", 3)) as made:
+    with running_cluster(tmp_path, getattr(request, "param", 3)) as made:
         yield made
 
 
@@ -43,10 +33,15 @@ def cluster(idle: Cluster) -> Cluster:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three members for all tests of a file, ready and quiet: each has registered itself."""
-    with _cluster(tmp_path_factory.mktemp("shared"), 3) as made:
+    with running_cluster(tmp_path_factory.mktemp("shared"), 3) as made:
         made.start()
         made.settle()
         yield made
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("root") and not may_mount():
+        pytest.skip("needs the right to mount a disk")
 
 
 @pytest.hookimpl(wrapper=True)

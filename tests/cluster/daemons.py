@@ -92,16 +92,18 @@ class Cluster:
             self.dev.spawn(member)
 
     def kill(self, *members: Member) -> None:
-        """SIGKILL, all at the same moment."""
+        """SIGKILL, all at the same moment; returns when their ports and locks are free again."""
         self.dev.kill(members)
+        pids = {member.pid for member in members}
+        for child in self.dev._children:
+            if child.pid in pids:
+                child.wait(LIMIT_S)
 
     def stop(self, *members: Member) -> None:
         self.dev.stop(members or self.members)
 
     def close(self) -> None:
-        self.dev.kill(self.members)
-        for child in self.dev._children:
-            child.wait(LIMIT_S)
+        self.kill(*self.members)
 
     def pause(self, member: Member) -> None:
         self.dev.pause(member)
@@ -288,6 +290,17 @@ class Cluster:
         alarming = [line for line in lines if _is_alarming(line)]
         unexpected = [line for line in alarming if not any(word in line for word in self._forgiven)]
         assert not unexpected, "daemons logged what needs an explanation:\n" + "\n".join(unexpected)
+
+
+@contextmanager
+def running_cluster(directory: Path, size: int) -> Iterator[Cluster]:
+    """A cluster of which nothing is left running afterwards, and whose logs have to be clean."""
+    made = Cluster(directory, size)
+    try:
+        yield made
+        made.check_logs()
+    finally:
+        made.close()
 
 
 def _is_alarming(line: str) -> bool:
