@@ -263,8 +263,9 @@ class Replica:
         return output
 
     def _hand_over(self) -> None:
+        """One part at a time: a machine that cannot apply for now must not make a queue of all it misses."""
         commit = self.core.commit_index
-        if self._handed_over < commit:
+        if self.barriers.applied_index == self._handed_over < commit:
             entries = self._journal.entries(self._handed_over + 1, commit + 1, MAX_APPLY_BYTES)
             self.core.output.committed.extend((entry[1], entry_payload(entry[0])) for entry in entries)
             self._handed_over = entries[-1][1]

@@ -64,3 +64,18 @@ def test_a_transfer_makes_the_target_lead_and_loses_no_write() -> None:
     assert wire.ended[transfer] == "b"
     assert wire.ended[before] == [request("before")]
     assert [wire.ended[token] for token in during] == [[request("during")], [request("during too")]]
+
+
+def test_a_member_that_cannot_apply_is_handed_one_part_and_no_more() -> None:
+    """Its state's disk may be full for hours; the journal keeps what is committed meanwhile, not memory."""
+    wire = Wire()
+    wire.elect("a")
+    wire.members["b"].apply_stuck = True
+    for number in range(20):
+        wire.propose("a", str(number) * 2**18)
+        wire.deliver()
+    wire.pass_time(0.2)
+    assert len(wire.members["b"].handed_over) == 1
+    wire.members["b"].apply_stuck = False
+    wire.pass_time(0.2)
+    assert wire.members["b"].requests == wire.members["a"].requests
