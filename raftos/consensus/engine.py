@@ -12,6 +12,7 @@ Seams, all in one place and each checked by a test (`PRIVATE_NAMES`, `MODULE_NAM
     .PIPE_NOTIFIER_ENABLED          looked up in the module when used, so replaceable here
     _SyncObj__raftNextIndex         an acknowledgement may not move it back            (finding 1)
     _SyncObj__raftElectionDeadline  the replica decides when to campaign               (finding 6)
+    _SyncObj__newAppendEntriesTime  the replica knows when there is more to send, and when to be heard
     _SyncObj__raftLastApplied       applied state survives a restart in SQLite
     _RAFT_STATE, _getLeader, _onTick, _applyCommand, _checkCommandsToApply
 """
@@ -40,6 +41,7 @@ from raftos.consensus.messages import (
 PRIVATE_NAMES = (
     "_SyncObj__raftNextIndex",
     "_SyncObj__raftElectionDeadline",
+    "_SyncObj__newAppendEntriesTime",
     "_SyncObj__raftLastApplied",
     "_getLeader",
     "_onTick",
@@ -194,6 +196,8 @@ _OUTGOING: dict[str, Callable[[dict[str, Any]], Message]] = {
 class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
     """One member's Raft core. Every call says what time it is and returns at once."""
 
+    _SyncObj__newAppendEntriesTime: float
+
     def __init__(
         self,
         member_id: str,
@@ -243,7 +247,10 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
 
     def tick(self, now: float, *, send: bool = False) -> None:
         """Commit, step down, send what is due (`send`: at once). Never campaigns by itself."""
-        _clock.now = now + self._heartbeat_s * 1.01 if send else now
+        _clock.now = now
+        # What a new leader sent at once moved the clock, for each follower (`_one_message_each`).
+        due = min(self._SyncObj__newAppendEntriesTime, now + self._heartbeat_s)
+        self._SyncObj__newAppendEntriesTime = -math.inf if send else due
         self._onTick(0)
 
     def campaign(self, now: float) -> None:
