@@ -58,10 +58,14 @@ MODULE_NAMES = (
     "PIPE_NOTIFIER_ENABLED",
 )
 
-MAX_ENTRY_BYTES = 3 * 2**20
-"""No log entry is larger; the replica's batches stay below it."""
 APPEND_BYTES = 4 * 2**20
-"""PySyncObj cuts entries at this size into `transmission` pieces, wrongly (finding 19): never reached."""
+"""About how much one append carries, and how much of the log PySyncObj sees in one look.
+
+It cuts larger entries into `transmission` pieces, wrongly (finding 19).
+"""
+MAX_ENTRY_BYTES = APPEND_BYTES // 2
+"""No log entry is larger. So two of them fit into one look: a follower does not notice that an entry
+which conflicts is there if it does not see it behind the one before."""
 
 _clock = SimpleNamespace(now=0.0)
 
@@ -130,7 +134,7 @@ class _JournalAdapter:
         start = first + (item.start or 0)
         if item.stop is None:
             return self._log.entries(start, None, self._append_bytes + 1)
-        return self._log.entries(start, min(first + item.stop, self._log.last_index + 1))
+        return self._log.entries(start, first + item.stop, self._append_bytes + 1)
 
     def add(self, command: bytes, index: int, term: int) -> None:
         self._log.append(command, index, term)

@@ -20,15 +20,18 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from raftos.consensus.core import Core
+from raftos.consensus.engine import MAX_ENTRY_BYTES
 from raftos.consensus.guard import REGULAR
 from raftos.consensus.messages import ForwardAnswered, Forwarded, Outcome
-from raftos.errors import NoQuorum, OutcomeUnknown
+from raftos.errors import NoQuorum, OutcomeUnknown, TooLarge
 from raftos.state.command import encode_entry
 
 MAX_ENTRIES_IN_FLIGHT = 2
 MAX_FORWARDS_IN_FLIGHT = 4
 MAX_BATCH_REQUESTS = 2_000
 MAX_BATCH_BYTES = 2**20
+MAX_PROPOSAL_BYTES = MAX_ENTRY_BYTES - 64
+"""The most one call may propose: an entry of its own, with its envelope."""
 MAX_PENDING_BYTES = 64 * 2**20
 """More than this waiting on one member is refused as `NoQuorum`: it would not be proposed in time."""
 
@@ -67,6 +70,9 @@ class Proposals:
 
     def propose(self, token: Hashable, requests: Sequence[bytes], deadline: float) -> None:
         size = sum(map(len, requests))
+        if size > MAX_PROPOSAL_BYTES:
+            self._core.finish(token, TooLarge(f"one write may have {MAX_PROPOSAL_BYTES} bytes; split it"))
+            return
         if self._pending_bytes + size > MAX_PENDING_BYTES:
             self._core.finish(
                 token, NoQuorum("too many writes are waiting on this member; try again, or slow down")
