@@ -128,8 +128,13 @@ def _term(log: Log, index: int) -> int:
     return term
 
 
-def acknowledgement_counts(term: int, acknowledged: Acknowledged, rules: Rules) -> bool:
-    """Whether an acknowledgement belongs to this leader's own term."""
+def acknowledgement_counts(term: int, last_index: int, acknowledged: Acknowledged, rules: Rules) -> bool:
+    """Whether an acknowledgement belongs to this leader's own term, and to entries that it has.
+
+    PySyncObj would send what follows an entry that it does not have, and fails at that in every turn.
+    """
+    if acknowledged.next_index > last_index + 1:
+        return False
     return acknowledged.term == term or not rules.match_term
 
 

@@ -318,11 +318,15 @@ class Replica:
         core = self.core
         if message.term > core.term:
             core.engine.observe_term(core.now, message.term)
-        if not core.is_leader or not guard.acknowledgement_counts(core.term, message, core.rules):
+        if not core.is_leader or not self._counts(message):
             return
         self._flow.acknowledged(peer, message)
         self._count(peer, message)
         self._behind = self._behind or core.engine.next_index(peer) <= self._journal.last_index
+
+    def _counts(self, message: Acknowledged) -> bool:
+        core = self.core
+        return guard.acknowledgement_counts(core.term, self._journal.last_index, message, core.rules)
 
     def _count(self, peer: str, message: Acknowledged) -> None:
         """Feed an acknowledgement to the engine as far as our own disk has come; keep the rest."""
@@ -337,7 +341,7 @@ class Replica:
         if self._waiting_acks:
             waiting, self._waiting_acks = self._waiting_acks, {}
             for peer, message in waiting.items():
-                if guard.acknowledgement_counts(self.core.term, message, self.core.rules):
+                if self._counts(message):
                     self._count(peer, message)
 
     def _stale_term(self, peer: str, message: StaleTerm) -> None:
