@@ -35,7 +35,8 @@ class AsyncClient:
 
     `endpoints` are base URLs of members, the preferred first; `context` names a stored cluster. Without
     them: `RAFTOS_ENDPOINTS`, then the current context (`raftos/client/contexts.py`). A call is tried
-    for `timeout_s` seconds in all, and for `attempt_timeout_s` at each member. Raises InvalidInput.
+    for `timeout_s` seconds in all (at least 0.1), and for `attempt_timeout_s` at each member.
+    Raises InvalidInput.
     """
 
     def __init__(

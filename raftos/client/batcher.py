@@ -14,14 +14,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from raftos.client.connection import Answer, Broken
 from raftos.client.pool import MSGPACK, Attempts, Pool, Request, error_from
 from raftos.errors import ErrorBody, Expired, Fault, OutcomeUnknown, RaftosError, TooLarge
-from raftos.state.command import REQUEST_ID_BYTES, Command, Query, new_request_id
+from raftos.state.command import REQUEST_ID_BYTES, Command, Query
 
 FLIGHTS = 2
 BATCH_ITEMS = 512
@@ -54,40 +54,33 @@ class _Batch(msgspec.Struct, frozen=True):
 _decode_batch = msgspec.msgpack.Decoder(_Batch).decode
 
 
-class Call(Attempts):
+class Call(Attempts, eq=False, kw_only=True):
     """One command or query on its way. `answer` becomes the encoded value, or an error."""
 
-    __slots__ = ("answer", "item", "minted_again")
-
-    def __init__(self, item: bytes, deadline: float, *, may_write: bool) -> None:
-        if len(item) > CALL_BYTES:
-            raise TooLarge(f"a request of {len(item)} bytes exceeds the limit of {CALL_BYTES}; split it")
-        super().__init__(deadline, may_write=may_write)
-        self.item = item
-        self.minted_again = False
-        self.answer: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
+    item: bytes
+    answer: asyncio.Future[msgspec.Raw]
+    minted_again: bool = False
 
     def fail(self, error: RaftosError) -> None:
         if not self.answer.done():
             self.answer.set_exception(error)
 
-    def mint_again(self, now_ms: int) -> None:
+    def mint_again(self, request_id: bytes) -> None:
         """Take a new request id, for a command whose old one certainly was never applied."""
         start = len(_COMMAND_HEAD)
-        self.item = self.item[:start] + new_request_id(now_ms) + self.item[start + REQUEST_ID_BYTES :]
+        self.item = self.item[:start] + request_id + self.item[start + REQUEST_ID_BYTES :]
         self.minted_again = True
 
 
-def command_call(command: Command, now_ms: int, deadline: float) -> Call:
-    """A call that writes, with a fresh request id. Raises TooLarge."""
-    item = b"".join((_COMMAND_HEAD, new_request_id(now_ms), _COMMAND_BODY, _encode(command)))
-    return Call(item, deadline, may_write=True)
+class _Flight:
+    """The calls of one batch; `in_flight` while an attempt is under way that may apply them."""
 
+    __slots__ = ("calls", "in_flight", "task")
 
-def query_call(query: Query, deadline: float, *, stale: bool) -> Call:
-    """A call that reads. Raises TooLarge."""
-    item = b"".join((_QUERY_HEAD, _encode(query), _STALE if stale else _LINEARIZABLE))
-    return Call(item, deadline, may_write=False)
+    def __init__(self, calls: list[Call]) -> None:
+        self.calls = calls
+        self.in_flight = False
+        self.task: asyncio.Task[None] | None = None
 
 
 class Batcher:
@@ -99,14 +92,40 @@ class Batcher:
         self._attempt_timeout_s = attempt_timeout_s
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Call] = deque()
-        self._open: dict[Call, None] = {}
-        self._flights: set[asyncio.Task[None]] = set()
+        self._flights: set[_Flight] = set()
         self._launching = False
         self._deadline_timer: asyncio.TimerHandle | None = None
 
-    async def answer(self, call: Call) -> msgspec.Raw:
-        """The encoded value that answers the call. Raises what the cluster answered, or the verdict."""
-        self._open[call] = None
+    def command(self, command: Command) -> Call:
+        """Send a command with a fresh request id. Raises TooLarge."""
+        head = _COMMAND_HEAD + self._pool.clock.mint() + _COMMAND_BODY
+        return self._send(head + _encode(command), may_write=True)
+
+    def query(self, query: Query, *, stale: bool) -> Call:
+        """Send a query. Raises TooLarge."""
+        item = b"".join((_QUERY_HEAD, _encode(query), _STALE if stale else _LINEARIZABLE))
+        return self._send(item, may_write=False)
+
+    async def close(self) -> None:
+        """End every flight; calls still open end as at their deadline."""
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+        for call, in_flight in self._open_calls():
+            call.fail(call.verdict("before the client was closed", in_flight=in_flight))
+        tasks = [flight.task for flight in self._flights if flight.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _send(self, item: bytes, *, may_write: bool) -> Call:
+        if len(item) > CALL_BYTES:
+            raise TooLarge(f"a request of {len(item)} bytes exceeds the limit of {CALL_BYTES}; split it")
+        call = Call(
+            deadline=time.monotonic() + self._timeout_s,
+            may_write=may_write,
+            item=item,
+            answer=self._loop.create_future(),
+        )
         self._waiting.append(call)
         if self._deadline_timer is None:
             self._watch(call.deadline)
@@ -114,32 +133,14 @@ class Batcher:
             # Not at once: the calls made in the same turn of the event loop leave together.
             self._launching = True
             self._loop.call_soon(self._launch)
-        try:
-            return await call.answer
-        finally:
-            del self._open[call]
-
-    async def close(self) -> None:
-        """End every flight; calls still open end as at their deadline."""
-        if self._deadline_timer is not None:
-            self._deadline_timer.cancel()
-        for call in self._open:
-            call.fail(call.verdict("before the client was closed"))
-        flights = list(self._flights)
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        return call
 
     def _launch(self) -> None:
         self._launching = False
         while len(self._flights) < FLIGHTS and (batch := self._gather()):
-            flight = self._loop.create_task(self._fly(batch))
+            flight = _Flight(batch)
             self._flights.add(flight)
-            flight.add_done_callback(self._landed)
-
-    def _landed(self, flight: asyncio.Task[None]) -> None:
-        self._flights.discard(flight)
-        self._launch()
+            flight.task = self._loop.create_task(self._fly(flight))
 
     def _gather(self) -> list[Call]:
         batch: list[Call] = []
@@ -149,29 +150,36 @@ class Batcher:
             if batch and size_bytes > BATCH_BYTES:
                 break
             call = self._waiting.popleft()
-            if not call.answer.done():
+            if not call.worth_an_attempt():
+                call.fail(self._late(call))
+            elif not call.answer.done():
                 batch.append(call)
         return batch
 
-    async def _fly(self, batch: list[Call]) -> None:
+    async def _fly(self, flight: _Flight) -> None:
         failures = 0
         try:
-            while batch := [call for call in batch if not call.answer.done()]:
-                if await self._attempt(batch):
+            while batch := [call for call in flight.calls if not call.answer.done()]:
+                flight.in_flight = True
+                served = await self._attempt(batch)
+                flight.in_flight = False
+                if not served:
                     failures += 1
                     await self._pool.pause(failures)
+                    self._give_up(flight)
         except Exception as error:
             # A bug in this client: its callers hear of it now and not at their deadline.
-            for call in batch:
+            for call in flight.calls:
                 call.fail(Fault(f"the client failed on its own: {error!r}"))
             raise
+        finally:
+            self._flights.discard(flight)
+            self._launch()
 
     async def _attempt(self, batch: Sequence[Call]) -> bool:
-        """One attempt for all of a batch. Returns whether the member could not serve some of it."""
+        """One attempt for all of a batch. Returns whether the member could serve all of it."""
         remaining_s = max(call.deadline for call in batch) - time.monotonic()
         timeout_s = max(0.001, min(self._attempt_timeout_s, remaining_s))
-        for call in batch:
-            call.in_flight = True
         endpoint = self._pool.pick()
         try:
             answer = await self._pool.send(endpoint, _request(batch), timeout_s)
@@ -180,7 +188,7 @@ class Batcher:
             outcomes = [error] * len(batch)
         trouble = self._settle(batch, outcomes)
         self._pool.learn(endpoint, trouble)
-        return trouble is not None
+        return trouble is None
 
     def _settle(self, batch: Sequence[Call], outcomes: Sequence[Outcome]) -> RaftosError | None:
         """Give every call its outcome; returns a retryable error among them, if there is one."""
@@ -196,29 +204,46 @@ class Batcher:
     def _failed(self, call: Call, error: RaftosError) -> None:
         """An attempt did not serve the call: the call ends with the error, unless it may fly again."""
         if isinstance(error, Expired) and call.maybe_applied:
-            error = OutcomeUnknown(f"{error.message}; an earlier attempt may have been applied")
-            call.fail(error)
+            call.fail(OutcomeUnknown(f"{error.message}; an earlier attempt may have been applied"))
         elif isinstance(error, Expired) and not call.minted_again:
             # Minted before this client knew the cluster's time; the refusal just told it.
-            call.mint_again(self._pool.clock.now_ms())
+            call.mint_again(self._pool.clock.mint())
         elif error.retryable:
             call.failed(error)
         else:
             call.fail(error)
 
+    def _give_up(self, flight: _Flight) -> None:
+        for call in flight.calls:
+            if not call.worth_an_attempt():
+                call.fail(self._late(call))
+
+    def _late(self, call: Call, *, in_flight: bool = False) -> RaftosError:
+        return call.verdict(f"within {self._timeout_s:g} s", in_flight=in_flight)
+
     def _watch(self, deadline: float) -> None:
-        delay_s = deadline + LAST_WORD_S - time.monotonic()
-        self._deadline_timer = self._loop.call_later(max(0.0, delay_s), self._expire)
+        # Never sooner than that, so that thousands of deadlines in a row cost a few looks and not thousands.
+        delay_s = max(LAST_WORD_S, deadline + LAST_WORD_S - time.monotonic())
+        self._deadline_timer = self._loop.call_later(delay_s, self._expire)
 
     def _expire(self) -> None:
-        """End the calls whose deadline has passed; with one timeout for all, the first is the oldest."""
+        """End the calls whose deadline has passed, and wait for the next deadline."""
         self._deadline_timer = None
         now = time.monotonic() - LAST_WORD_S
-        for call in self._open:
+        later = []
+        for call, in_flight in self._open_calls():
             if call.deadline > now:
-                self._watch(call.deadline)
-                break
-            call.fail(call.verdict(f"within {self._timeout_s:g} s"))
+                later.append(call.deadline)
+            else:
+                call.fail(self._late(call, in_flight=in_flight))
+        if later:
+            self._watch(min(later))
+
+    def _open_calls(self) -> Iterator[tuple[Call, bool]]:
+        """Every call without an answer, and whether an attempt of it is under way."""
+        for flight in self._flights:
+            yield from ((call, flight.in_flight) for call in flight.calls if not call.answer.done())
+        yield from ((call, False) for call in self._waiting if not call.answer.done())
 
 
 def _request(batch: Sequence[Call]) -> Request:

@@ -58,13 +58,18 @@ class Connection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._lost = asyncio.get_running_loop().create_future()
 
-    async def exchange(self, request: bytes) -> Answer:
-        """Send a request and return its answer. Raises ConnectionError when the connection breaks."""
+    async def exchange(self, request: bytes, timeout_s: float) -> Answer:
+        """Send a request and return its answer. Raises TimeoutError, or ConnectionError if it breaks."""
         if not self.reusable or self._transport is None:
             raise ConnectionResetError("the connection was closed before the request")
-        self._answer = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._answer = loop.create_future()
         self._transport.write(request)
-        return await self._answer
+        timer = loop.call_later(timeout_s, self._break, TimeoutError())
+        try:
+            return await self._answer
+        finally:
+            timer.cancel()
 
     @property
     def reusable(self) -> bool:
@@ -97,7 +102,7 @@ class Connection(asyncio.Protocol):
         if not self._lost.done():
             self._lost.set_result(None)
 
-    def _break(self, error: ConnectionError) -> None:
+    def _break(self, error: OSError) -> None:
         self.abort()
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
@@ -149,11 +154,10 @@ class Connections:
 
     async def exchange(self, address: Address, request: bytes, timeout_s: float) -> Answer:
         """One attempt, connecting included. Raises Unreachable, Silent, Broken."""
-        deadline = asyncio.get_running_loop().time() + timeout_s
+        deadline = time.monotonic() + timeout_s
         connection = self._take(address) or await _connect(address, min(timeout_s, CONNECT_TIMEOUT_S))
         try:
-            async with asyncio.timeout_at(deadline):
-                return await connection.exchange(request)
+            return await connection.exchange(request, deadline - time.monotonic())
         except TimeoutError as error:
             self.drop(address)
             raise Silent(f"{address.url} did not answer within {timeout_s:.3g} s") from error

@@ -15,10 +15,10 @@ from typing import TypeVar
 
 import msgspec
 
-from raftos.client.batcher import Batcher, command_call, query_call
+from raftos.client.batcher import Batcher
 from raftos.client.connection import Broken
 from raftos.client.contexts import Target
-from raftos.client.pool import Attempts, Pool, Request
+from raftos.client.pool import SHORTEST_TIMEOUT_S, Attempts, Pool, Request
 from raftos.errors import InvalidInput, RaftosError
 from raftos.state.command import Command, Query
 from raftos.state.domains import validate
@@ -30,8 +30,10 @@ class Core:
     """The cluster as seen by one client. It belongs to the event loop of its first use."""
 
     def __init__(self, target: Target, *, timeout_s: float, attempt_timeout_s: float) -> None:
-        if timeout_s <= 0 or attempt_timeout_s <= 0:
-            raise InvalidInput("timeouts have to be more than 0 seconds")
+        if timeout_s < SHORTEST_TIMEOUT_S or attempt_timeout_s <= 0:
+            raise InvalidInput(
+                f"a call needs a timeout of at least {SHORTEST_TIMEOUT_S} s, an attempt more than 0 s"
+            )
         self._target = target
         self._timeout_s = timeout_s
         self._attempt_timeout_s = attempt_timeout_s
@@ -45,8 +47,8 @@ class Core:
         """Apply a command and return its value. Raises RaftosError."""
         self._enter()
         validate(command)
-        call = command_call(command, self._pool.clock.now_ms(), time.monotonic() + self._timeout_s)
-        return _decoded(await self._line.answer(call), decode, call)
+        call = self._line.command(command)
+        return _decoded(await call.answer, decode, call)
 
     async def query(
         self, query: Query, decode: Callable[[msgspec.Raw], Value], *, stale: bool = False
@@ -54,20 +56,20 @@ class Core:
         """Answer a query. Raises RaftosError."""
         self._enter()
         validate(query)
-        call = query_call(query, time.monotonic() + self._timeout_s, stale=stale)
-        line = self._stale_line if stale else self._line
-        return _decoded(await line.answer(call), decode, call)
+        call = (self._stale_line if stale else self._line).query(query, stale=stale)
+        return _decoded(await call.answer, decode, call)
 
     async def request(
         self, request: Request, decode: Callable[[bytes], Value], *, attempt_timeout_s: float | None = None
     ) -> Value:
         """One request of its own, with the same failover. Raises RaftosError."""
         self._enter()
-        attempts = Attempts(time.monotonic() + self._timeout_s, may_write=request.method != "GET")
+        attempts = Attempts(deadline=time.monotonic() + self._timeout_s, may_write=request.method != "GET")
         failures = 0
-        while (remaining_s := attempts.deadline - time.monotonic()) > 0:
+        while attempts.worth_an_attempt():
             endpoint = self._pool.pick()
             try:
+                remaining_s = attempts.deadline - time.monotonic()
                 timeout_s = min(remaining_s, attempt_timeout_s or self._attempt_timeout_s)
                 answer = await self._pool.send(endpoint, request, timeout_s)
             except RaftosError as error:

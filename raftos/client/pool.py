@@ -25,10 +25,13 @@ from raftos.errors import (
     Unreachable,
     error_for,
 )
+from raftos.state.command import REQUEST_ID_BYTES, new_request_id
 
 FIRST_PAUSE_S = 0.01
 LONGEST_PAUSE_S = 0.1
 PROBE_TIMEOUT_S = 1.0
+SHORTEST_ATTEMPT_S = 0.05
+SHORTEST_TIMEOUT_S = 0.1
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -60,46 +63,54 @@ class ClusterClock:
     """
 
     def __init__(self) -> None:
-        self._ahead_s = time.time() - time.monotonic()
+        self._ahead_ms = (time.time() - time.monotonic()) * 1000
+        # One bit is cleared for the ids to count up into.
+        self._tail = int.from_bytes(new_request_id(0), "big") & ~(1 << 61)
 
     def observe(self, time_ms: int) -> None:
-        self._ahead_s = time_ms / 1000 - time.monotonic()
+        self._ahead_ms = time_ms - time.monotonic() * 1000
 
-    def now_ms(self) -> int:
-        return int((self._ahead_s + time.monotonic()) * 1000)
+    def mint(self) -> bytes:
+        """A request id created now.
+
+        The random bits are drawn once and then count up (RFC 9562, 6.2, method 2): asking the operating
+        system for each id would be the most expensive part of a call.
+        """
+        self._tail += 1
+        now_ms = int(time.monotonic() * 1000 + self._ahead_ms)
+        return ((now_ms << 80) | self._tail).to_bytes(REQUEST_ID_BYTES, "big")
 
 
-class Attempts:
+class Attempts(msgspec.Struct, eq=False, kw_only=True):
     """What the attempts of one request have done so far, and how it ends at its deadline.
 
-    `may_write` is False for a read, whose attempts never change anything.
+    `deadline` is of `time.monotonic()`. `may_write` is False for a read, which never changes anything.
     """
 
-    __slots__ = ("deadline", "in_flight", "last_trouble", "may_write", "maybe_applied", "reached")
-
-    def __init__(self, deadline: float, *, may_write: bool) -> None:
-        self.deadline = deadline
-        self.may_write = may_write
-        self.in_flight = False
-        self.reached = False
-        self.maybe_applied = False
-        self.last_trouble = ""
+    deadline: float
+    may_write: bool
+    reached: bool = False
+    maybe_applied: bool = False
+    last_trouble: str = ""
 
     def failed(self, error: RaftosError) -> None:
-        self.in_flight = False
         self.last_trouble = error.message
         self.reached |= not isinstance(error, Unreachable)
         self.maybe_applied |= not isinstance(error, NoQuorum | NotReady | Unreachable)
 
-    def verdict(self, when: str) -> RaftosError:
+    def worth_an_attempt(self) -> bool:
+        """Whether enough time is left: an attempt cut short only turns a certain failure into doubt."""
+        return self.deadline - time.monotonic() > SHORTEST_ATTEMPT_S
+
+    def verdict(self, when: str, *, in_flight: bool = False) -> RaftosError:
         """The error of a request that nobody answered `when` it had to be ("within 10 s")."""
         last = f" (last: {self.last_trouble})" if self.last_trouble else ""
-        if self.may_write and (self.maybe_applied or self.in_flight):
+        if self.may_write and (self.maybe_applied or in_flight):
             return OutcomeUnknown(
                 f"no member confirmed the request {when}{last}; it may have been applied, so read before "
                 "writing again"
             )
-        if self.reached or self.in_flight:
+        if self.reached or in_flight:
             return NoQuorum(f"the cluster did not serve the request {when}{last}; nothing was changed")
         return Unreachable(f"no member could be reached {when}{last}; is the cluster running?")
 

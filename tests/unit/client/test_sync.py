@@ -111,7 +111,7 @@ def test_closing_from_another_thread_ends_calls_that_wait() -> None:
 
 def test_a_forgotten_client_ends_its_thread() -> None:
     """And a client that only its namespace refers to is not forgotten."""
-    kv = Client(["127.0.0.1:9"], timeout_s=0.05).kv
+    kv = Client(["127.0.0.1:9"], timeout_s=0.1).kv
     gc.collect()
     with pytest.raises(Unreachable):
         kv.put("a", "1")
