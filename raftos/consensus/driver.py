@@ -13,9 +13,7 @@ apply keeps the entry and tries again; a failed fdatasync or a broken promise en
 from __future__ import annotations
 
 import asyncio
-import queue
 import random
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,11 +26,12 @@ from raftos.config import Config
 from raftos.consensus import messages
 from raftos.consensus.base import Handler, Role, Status
 from raftos.consensus.core import Output, Timings
+from raftos.consensus.disk import Disk
 from raftos.consensus.guard import SafetyViolation
 from raftos.consensus.journal import DiskFull, FileStorage, Identity, Journal, JournalFailed, Write
 from raftos.consensus.messages import Answered, Append, Asked, Message
 from raftos.consensus.proposals import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
-from raftos.consensus.replica import Replica
+from raftos.consensus.replica import NOTICE_S, Replica
 from raftos.consensus.transport import Transport
 from raftos.errors import OutcomeUnknown, RaftosError, StartupError, Unreachable, error_for
 from raftos.state.machine import CannotApply, Machine
@@ -58,12 +57,12 @@ class Driver:
         self._journal: Journal
         self._transport: Transport
         self._loop: asyncio.AbstractEventLoop
-        self._disk = _DiskThread()
+        self._disk: Disk
         self._writing = False
         self._disk_trouble: str | None = None
         self._apply_trouble: str | None = None
         self._stuck: list[tuple[int, bytes]] = []
-        self._kicked = self._stopped = False
+        self._kicked = self._waking = self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self._handler: Handler | None = None
         self._calls: set[asyncio.Future[Any]] = set()
@@ -109,7 +108,7 @@ class Driver:
             listener=self,
         )
         await self._transport.start()
-        self._disk.start()
+        self._disk = Disk(self._loop.call_soon_threadsafe, (DiskFull, JournalFailed))
         self._tick()
 
     def _open_journal(self) -> Journal:
@@ -238,6 +237,16 @@ class Driver:
         except Exception as failure:  # noqa: BLE001 - whatever it is, a half-done step must not be followed by another
             self._fail(failure)
         self._tell_role()
+        self._wake_for_notices()
+
+    def _wake_for_notices(self) -> None:
+        if self._replica.has_notices and not self._waking:
+            self._waking = True
+            self._loop.call_later(NOTICE_S, self._wake)
+
+    def _wake(self) -> None:
+        self._waking = False
+        self._kick()
 
     def _conclude(self, output: Output) -> None:
         self._send(output.frames)
@@ -291,37 +300,32 @@ class Driver:
             self._transport.send(peer, generation, encoded)
 
     def _write(self) -> None:
-        if not self._writing:
-            write = self._journal.take()
-            if write is not None:
-                self._writing = True
-                self._disk.submit(lambda: self._write_on_disk(write))
+        write = None if self._writing else self._journal.take()
+        if write is not None:
+            self._writing = True
+            self._write_down(write)
 
-    def _write_on_disk(self, write: Write) -> None:
-        """On the disk thread."""
-        failure: Exception | None = None
-        try:
-            self._journal.writer.write(write)
-        except (DiskFull, JournalFailed) as error:
-            failure = error
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._written, write, failure)
+    def _write_down(self, write: Write) -> None:
+        self._disk.run(
+            lambda: self._journal.writer.write(write),
+            len(write.data),
+            lambda failure: self._written(write, failure),
+        )
 
     def _written(self, write: Write, failure: Exception | None) -> None:
         if self._stopped:
             return
         if isinstance(failure, DiskFull):
             self._trouble(disk=str(failure))
-            self._loop.call_later(_RETRY_S, self._disk.submit, lambda: self._write_on_disk(write))
-            return
-        if failure is not None:
+            self._loop.call_later(_RETRY_S, self._write_down, write)
+        elif failure is not None:
             self._fail(failure)
-            return
-        self._writing = False
-        self._journal.finish(write)
-        self._trouble(disk=None)
-        self._replica.synced(time.monotonic())
-        self._kick()
+        else:
+            self._writing = False
+            self._journal.finish(write)
+            self._trouble(disk=None)
+            self._replica.synced(time.monotonic())
+            self._kick()
 
     def _apply(self) -> None:
         entries = self._stuck
@@ -405,28 +409,6 @@ class Driver:
         if self._handler is None:
             raise Unreachable("this member is still starting")
         return await self._handler(peer, message.body)
-
-
-class _DiskThread:
-    """The one thread that writes and syncs. Jobs never raise."""
-
-    def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="raftos-disk", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def submit(self, job: Callable[[], None]) -> None:
-        self._jobs.put(job)
-
-    def stop(self) -> None:
-        self._jobs.put(None)
-        self._thread.join()
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job()
 
 
 def _chunks(requests: Sequence[bytes]) -> list[Sequence[bytes]]:

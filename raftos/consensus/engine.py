@@ -14,7 +14,7 @@ Seams, all in one place and each checked by a test (`PRIVATE_NAMES`, `MODULE_NAM
     _SyncObj__raftElectionDeadline  the replica decides when to campaign               (finding 6)
     _SyncObj__newAppendEntriesTime  the replica knows when there is more to send, and when to be heard
     _SyncObj__raftLastApplied       applied state survives a restart in SQLite
-    _RAFT_STATE, _getLeader, _onTick, _applyCommand, _checkCommandsToApply
+    _RAFT_STATE, _getLeader, _onTick, _poller, _applyCommand, _checkCommandsToApply
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ PRIVATE_NAMES = (
     "_SyncObj__raftLastApplied",
     "_getLeader",
     "_onTick",
+    "_poller",
     "_applyCommand",
     "_checkCommandsToApply",
 )
@@ -126,11 +127,13 @@ class _JournalAdapter:
         return self._log.last_index - self._log.first_index + 1
 
     def __getitem__(self, item: int | slice) -> Any:
+        # PySyncObj asks for single entries, dozens of times a turn, only to know where the log ends
+        # and begins: those answers carry no command.
+        if item == -1:
+            return b"", self._log.last_index, self._log.last_term
         first = self._log.first_index
         if isinstance(item, int):
-            # PySyncObj asks for single entries only to know where the log begins and ends.
-            index = first + item if item >= 0 else self._log.last_index + 1 + item
-            return b"", index, self._log.term_at(index)
+            return b"", first + item, self._log.term_at(first + item)
         start = first + (item.start or 0)
         if item.stop is None:
             return self._log.entries(start, None, self._append_bytes + 1)
@@ -237,6 +240,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
         conf.logCompactionMinEntries = conf.logCompactionMinTime = math.inf
         super().__init__(Node(member_id), list(self._nodes.values()), conf, transport=self._outbox)
         self._SyncObj__raftLastApplied = committed
+        self._poller = SimpleNamespace(poll=lambda _: None)
         self._hold_elections()
 
     @replicated  # type: ignore[untyped-decorator]  # PySyncObj has no types

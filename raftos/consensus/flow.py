@@ -85,6 +85,17 @@ class Flow:
         index = follower.matched
         return Append(append.term, min(append.commit_index, index), index, self._log.term_at(index) or 0, [])
 
+    def may_wait(self, now: float, append: Append, peer: str) -> bool:
+        """Whether `append` only spreads the commit index, to a follower that will hear soon anyway."""
+        follower = self._followers.get(peer)
+        return (
+            follower is not None
+            and not append.entries
+            and append.term == self._term
+            and not follower.probing
+            and now - follower.sent_at < self._heartbeat_s
+        )
+
     def acknowledged(self, peer: str, message: Acknowledged) -> None:
         """An answer of this leader's term."""
         follower = self._followers.get(peer)

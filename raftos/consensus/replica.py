@@ -47,6 +47,9 @@ from raftos.errors import Conflict, InvalidInput, NoQuorum, OutcomeUnknown
 MAX_APPLY_BYTES = 2**20
 """About how much is handed over for applying at once."""
 
+NOTICE_S = 0.001
+"""How long the news that entries are committed may wait for another message to the same follower."""
+
 
 class Replica:
     """The deterministic core of one member."""
@@ -93,7 +96,11 @@ class Replica:
         self._stamp_ms = time_ms
         self._time_ms, self._time_at = time_ms or wall_ms, now
         self._acknowledge_to: int | None = None
+        self._last_acknowledged: tuple[str, int | None, Acknowledged] | None = None
+        self._acknowledged_at = now
         self._waiting_acks: dict[str, Acknowledged] = {}
+        self._notices: dict[str, Append] = {}
+        self._noticed_at = now
         self._flow = Flow(journal, core.timings.heartbeat_s)
         self._behind = False
         self._unsynced_since: float | None = None
@@ -194,7 +201,7 @@ class Replica:
         """The journal's durable part grew."""
         self.core.now = now
         self._unsynced_since = None
-        self._tick_needed = True
+        self._tick_needed = self._tick_needed or self.core.is_leader
 
     def applied(self, now: float, results: Sequence[tuple[int, list[bytes]]], time_ms: int) -> None:
         """Entries of `Output.committed` were applied, with the encoded results of each index."""
@@ -254,8 +261,26 @@ class Replica:
         self.proposals.pump()
         self.barriers.pump()
         self._hand_over()
+        self._send_notices()
         if self._unsynced_since is None and self._journal.position > self._journal.synced_position:
             self._unsynced_since = now
+
+    def _send_notices(self) -> None:
+        """Let commit notices travel with the next message to their follower, or alone after a while."""
+        if not self._notices:
+            return
+        frames = self.core.output.frames
+        for peer in list(self._notices):
+            others = [message for to, _, message in frames if to == peer]
+            if others or self.core.now - self._noticed_at >= NOTICE_S:
+                notice = self._notices.pop(peer)
+                if not any(isinstance(message, Append) for message in others) and peer in self.core.links:
+                    frames.insert(0, (peer, self.core.links[peer], notice))
+
+    @property
+    def has_notices(self) -> bool:
+        """Whether a step is due within NOTICE_S although nothing happens."""
+        return bool(self._notices)
 
     def take(self) -> Output:
         """What has to be done outside since the last take."""
@@ -286,9 +311,16 @@ class Replica:
             return
         if isinstance(message, Acknowledged):
             message = self._acknowledgement(message)
+            if self._says_nothing_new(peer, message):
+                return
         self.core.promise(peer, message)
 
     def _send_append(self, peer: str, append: Append) -> None:
+        if self._flow.may_wait(self.core.now, append, peer):
+            if not self._notices:
+                self._noticed_at = self.core.now
+            self._notices[peer] = append
+            return
         admitted = self._flow.admit(self.core.now, peer, append)
         if admitted is not append:
             self.core.engine.rewind(peer, append.prev_index + 1)
@@ -300,6 +332,22 @@ class Replica:
         if message.success and self._acknowledge_to is not None:
             next_index = self._acknowledge_to + 1
         return Acknowledged(self.core.term, next_index, message.success, message.reset)
+
+    def _says_nothing_new(self, peer: str, message: Acknowledged) -> bool:
+        """Whether this leader was told the same on this link less than half a heartbeat ago.
+
+        After each commit a leader sends its new commit index around; answering that would double
+        the messages of a quiet cluster. Heartbeats are further apart, so they are answered.
+        """
+        core = self.core
+        same = (peer, core.links.get(peer), message)
+        if (
+            same == self._last_acknowledged
+            and core.now - self._acknowledged_at < core.timings.heartbeat_s / 2
+        ):
+            return True
+        self._last_acknowledged, self._acknowledged_at = same, core.now
+        return False
 
     def _append(self, peer: str, message: Append) -> None:
         core = self.core
@@ -322,7 +370,8 @@ class Replica:
             return
         self._flow.acknowledged(peer, message)
         self._count(peer, message)
-        self._behind = self._behind or core.engine.next_index(peer) <= self._journal.last_index
+        if core.engine.next_index(peer) <= self._journal.last_index:
+            self._behind = self._tick_needed = True
 
     def _counts(self, message: Acknowledged) -> bool:
         core = self.core
@@ -335,7 +384,8 @@ class Replica:
         if more:
             self._waiting_acks[peer] = message
         core.engine.acknowledged(core.now, peer, part, core.rules)
-        self._tick_needed = True
+        if part.next_index - 1 > core.engine.commit_index:
+            self._tick_needed = True
 
     def _count_waiting_acks(self) -> None:
         if self._waiting_acks:

@@ -1,0 +1,71 @@
+"""Where a journal write happens: at once while the disk is quick and the write is small, else on a thread.
+
+Handing a write to a thread and hearing back costs two switches between threads, and with few cores
+that is more than a quick `fdatasync` itself: a lone write would spend most of its time waiting for
+its turn. So a small write is done in place, as long as the disk has lately been quick; one slow
+sync sends the following writes to the thread, until the disk has been quick there for a while. A
+disk that hangs therefore blocks the event loop for one sync at most, and the thread keeps the rest.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+SMALL_BYTES = 16 * 1024
+QUICK_S = 0.001
+_DECAY = 0.9
+
+
+class Disk:
+    """Runs `write` jobs, one at a time, and calls `done(failure)` where the caller lives.
+
+    `call_soon` brings a call back from the thread (`loop.call_soon_threadsafe`). Jobs raise only
+    the exceptions in `failures`.
+    """
+
+    def __init__(self, call_soon: Callable[..., object], failures: tuple[type[Exception], ...]) -> None:
+        self._call_soon = call_soon
+        self._failures = failures
+        self._typical_s = 0.0
+        """What a sync takes: rises at once, falls slowly."""
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="raftos-disk", daemon=True)
+        self._thread.start()
+
+    def run(
+        self, write: Callable[[], None], size_bytes: int, done: Callable[[Exception | None], None]
+    ) -> None:
+        """Do `write` and call `done`: before this returns, or soon after it."""
+        if size_bytes <= SMALL_BYTES and self._typical_s < QUICK_S:
+            done(self._timed(write))
+        else:
+            self._jobs.put(lambda: self._on_thread(write, done))
+
+    def stop(self) -> None:
+        """Finish what was given, then end the thread."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _timed(self, write: Callable[[], None]) -> Exception | None:
+        began = time.perf_counter()
+        try:
+            write()
+        except self._failures as failure:
+            return failure
+        took_s = time.perf_counter() - began
+        self._typical_s = max(took_s, _DECAY * self._typical_s + (1 - _DECAY) * took_s)
+        return None
+
+    def _on_thread(self, write: Callable[[], None], done: Callable[[Exception | None], None]) -> None:
+        failure = self._timed(write)
+        try:
+            self._call_soon(done, failure)
+        except RuntimeError:
+            return  # The loop has ended with the process; nobody waits for this write any more.
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
