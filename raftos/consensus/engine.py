@@ -347,12 +347,12 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
         self._outbox._onMessageReceived(node, message)
         self._hold_elections()
 
-    def rewind(self, peer: str, index: int) -> None:
-        """What was to be sent from `index` on was not: the next turn begins there again."""
+    def send_from(self, peer: str, index: int) -> None:
+        """Let the next turn send `peer` what begins at `index`."""
         self._SyncObj__raftNextIndex[self._nodes[peer]] = index
 
     def next_index(self, peer: str) -> int:
-        """The first index that was not yet sent to `peer`."""
+        """The first index that the next turn would send to `peer`."""
         return int(self._SyncObj__raftNextIndex.get(self._nodes[peer], self._log.last_index + 1))
 
     def _one_message_each(self, send: Send) -> Send:

@@ -6,13 +6,15 @@ rejections of the messages already under way overwrite each other's advice, and 
 up. So each follower is in one of two states, as in etcd's `tracker.Progress`:
 
     probing      one message under way; its answer says where the logs agree
-    replicating  up to WINDOW_BYTES under way
+    replicating  a window of two appends' bytes under way
 
     probing --(success for what is under way)--> replicating
     either  --(rejection, new link, new term)--> probing
 
-What may not be sent now is swallowed, and the send position set back to it. So that a follower
-with a full window still hears its leader, a heartbeat on ground known to be common goes instead.
+What may not be sent now is swallowed and the follower parked: PySyncObj believes that it was sent
+everything, for otherwise it would read the next megabytes from the disk again with every proposal.
+When there is room it is sent back to where the follower was parked. So that a follower with a full
+window still hears its leader, a heartbeat on ground known to be common goes instead.
 """
 
 from __future__ import annotations
@@ -22,8 +24,6 @@ from dataclasses import dataclass, field
 
 from raftos.consensus.guard import FIRST_INDEX, Log
 from raftos.consensus.messages import Acknowledged, Append
-
-WINDOW_BYTES = 8 * 2**20
 
 
 @dataclass
@@ -35,21 +35,24 @@ class _Follower:
     """(last index, bytes) of every message not yet answered."""
     under_way_bytes: int = 0
     sent_at: float = 0.0
+    parked_at: int | None = None
+    """The first index that was swallowed, or None."""
 
-    def full(self) -> bool:
-        return bool(self.under_way) and (self.probing or self.under_way_bytes >= WINDOW_BYTES)
+    def full(self, window_bytes: int) -> bool:
+        return bool(self.under_way) and (self.probing or self.under_way_bytes >= window_bytes)
 
     def probe(self) -> None:
-        self.probing, self.under_way_bytes = True, 0
+        self.probing, self.under_way_bytes, self.parked_at = True, 0, None
         self.under_way.clear()
 
 
 class Flow:
     """The followers' progress, as the leader of one term sees it."""
 
-    def __init__(self, log: Log, heartbeat_s: float) -> None:
+    def __init__(self, log: Log, heartbeat_s: float, append_bytes: int) -> None:
         self._log = log
         self._heartbeat_s = heartbeat_s
+        self._window_bytes = 2 * append_bytes
         self._term = 0
         self._followers: dict[str, _Follower] = {}
 
@@ -65,11 +68,13 @@ class Flow:
             follower.probe()
 
     def admit(self, now: float, peer: str, append: Append) -> Append | None:
-        """What to send instead of `append`: itself, a heartbeat, or nothing."""
+        """What to send instead of `append`: itself, or a heartbeat or nothing to a follower now parked."""
         if append.term != self._term:
             self._term, self._followers = append.term, {}
         follower = self._followers.setdefault(peer, _Follower())
-        if follower.full():
+        if follower.full(self._window_bytes):
+            if follower.parked_at is None:
+                follower.parked_at = append.prev_index + 1
             return self._heartbeat(now, follower, append)
         size = sum(len(command) for command, _, _ in append.entries)
         if append.entries or follower.probing:
@@ -93,6 +98,7 @@ class Flow:
             and not append.entries
             and append.term == self._term
             and not follower.probing
+            and follower.parked_at is None
             and now - follower.sent_at < self._heartbeat_s
         )
 
@@ -109,3 +115,11 @@ class Flow:
         while follower.under_way and follower.under_way[0][0] <= index:
             follower.under_way_bytes -= follower.under_way.popleft()[1]
             follower.probing = False
+
+    def resume(self, peer: str) -> int | None:
+        """Where to send `peer` on from, if it was parked and now has room."""
+        follower = self._followers.get(peer)
+        if follower is None or follower.full(self._window_bytes):
+            return None
+        index, follower.parked_at = follower.parked_at, None
+        return index

@@ -101,7 +101,7 @@ class Replica:
         self._waiting_acks: dict[str, Acknowledged] = {}
         self._notices: dict[str, Append] = {}
         self._noticed_at = now
-        self._flow = Flow(journal, core.timings.heartbeat_s)
+        self._flow = Flow(journal, core.timings.heartbeat_s, core.timings.append_bytes)
         self._behind = False
         self._unsynced_since: float | None = None
         self._tick_needed = True
@@ -323,7 +323,7 @@ class Replica:
             return
         admitted = self._flow.admit(self.core.now, peer, append)
         if admitted is not append:
-            self.core.engine.rewind(peer, append.prev_index + 1)
+            self.core.engine.send_from(peer, self._journal.last_index + 1)
         if admitted is not None:
             self.core.send(peer, admitted)
 
@@ -370,6 +370,9 @@ class Replica:
             return
         self._flow.acknowledged(peer, message)
         self._count(peer, message)
+        index = self._flow.resume(peer)
+        if index is not None:
+            core.engine.send_from(peer, index)
         if core.engine.next_index(peer) <= self._journal.last_index:
             self._behind = self._tick_needed = True
 

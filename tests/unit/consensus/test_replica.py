@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from raftos.consensus.messages import BarrierAsked, Forwarded
+from raftos.consensus.core import Timings
+from raftos.consensus.messages import Acknowledged, BarrierAsked, Forwarded
 from raftos.errors import Conflict
-from tests.unit.consensus.wire import Wire, request
+from tests.simulation.storage import SimulatedStorage
+from tests.unit.consensus.wire import Frame, Wire, request
 
 
 def test_one_member_is_elected_and_a_write_comes_back_from_it() -> None:
@@ -79,3 +81,42 @@ def test_a_member_that_cannot_apply_is_handed_one_part_and_no_more() -> None:
     wire.members["b"].apply_stuck = False
     wire.pass_time(0.2)
     assert wire.members["b"].requests == wire.members["a"].requests
+
+
+class CountingStorage(SimulatedStorage):
+    """Counts what is read back from the disk."""
+
+    read_bytes = 0
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        self.read_bytes += size
+        return super().read(name, offset, size)
+
+
+def test_a_follower_with_a_full_window_costs_the_leader_no_reading_with_every_write() -> None:
+    """One member a gigabyte behind must not slow down all the others' writes."""
+    wire = Wire(timings=Timings(append_bytes=10_000), cache_bytes=5_000)
+    storage = wire.members["a"].storage = CountingStorage()
+    wire.restart("a")
+    wire.elect("a")
+    wire.crash("c")
+    for _ in range(100):
+        wire.propose("a", "x" * 1_000)
+        wire.deliver()
+
+    def c_falls_silent(frame: Frame) -> bool:
+        silent = wire["a"]._flow.matched("c") > 10
+        return not (silent and frame.sender == "c" and isinstance(frame.message, Acknowledged))
+
+    wire.start("c")
+    for _ in range(3):
+        wire.tick("a", after_s=0.1)
+        wire.deliver(c_falls_silent)
+    assert 10 < wire["a"]._flow.matched("c") < 50
+    before = storage.read_bytes
+    for _ in range(50):
+        wire.propose("a", "y")
+        wire.deliver(c_falls_silent)
+    assert storage.read_bytes - before < 50_000
+    wire.pass_time(1)
+    assert wire.members["c"].requests == wire.members["a"].requests

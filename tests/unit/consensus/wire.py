@@ -86,12 +86,14 @@ class Wire:
         timings: Timings | None = None,
         rules: Rules | None = None,
         walls_ms: dict[str, int] | None = None,
+        cache_bytes: int = 2**20,
     ) -> None:
         self.names = [chr(ord("a") + number) for number in range(size)]
         self.members = {name: Member(name) for name in self.names}
         self.timings = timings or Timings()
         self.rules = rules or Rules()
         self.walls_ms = walls_ms or {}
+        self.cache_bytes = cache_bytes
         self.now = 1_000.0
         self.frames: list[Frame] = []
         self.delivered: list[Frame] = []
@@ -110,7 +112,7 @@ class Wire:
     def start(self, name: str) -> None:
         """Start a member and link it with all that run."""
         member = self.members[name]
-        member.journal = Journal.open(member.storage, Identity("wire", name))
+        member.journal = Journal.open(member.storage, Identity("wire", name), cache_bytes=self.cache_bytes)
         member.replica = Replica(
             member_id=name,
             voters=self.names,
