@@ -120,8 +120,10 @@ def open_state(directory: Path, cluster_id: str, schema: str) -> sqlite3.Connect
 
 
 def _refuse_foreign(path: Path, cluster_id: str) -> None:
-    # A connection that may write would, on closing, fold a write-ahead log that is not ours into the file.
-    db = connect_reader(path)
+    # A connection that may write would, on closing, fold a write-ahead log that is not ours into the
+    # file; and where there is none, only an immutable one does not leave an empty one behind.
+    immutable = "" if path.with_name(f"{FILE_NAME}-wal").exists() else "&immutable=1"
+    db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro{immutable}", uri=True)
     try:
         if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'machine'").fetchone():
             return
