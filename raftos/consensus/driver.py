@@ -17,7 +17,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import structlog
@@ -27,16 +27,17 @@ from raftos.consensus import messages
 from raftos.consensus.base import Handler, Role, Status
 from raftos.consensus.core import Output, Timings
 from raftos.consensus.disk import Disk
-from raftos.consensus.guard import SafetyViolation
 from raftos.consensus.journal import DiskFull, FileStorage, Identity, Journal, JournalFailed, Write
 from raftos.consensus.messages import Answered, Append, Asked, Message
-from raftos.consensus.proposals import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS
+from raftos.consensus.proposals import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, MAX_PROPOSAL_BYTES
 from raftos.consensus.replica import NOTICE_S, Replica
 from raftos.consensus.transport import Transport
-from raftos.errors import OutcomeUnknown, RaftosError, StartupError, Unreachable, error_for
+from raftos.errors import NoQuorum, OutcomeUnknown, RaftosError, StartupError, Unreachable, error_for
 from raftos.state.machine import CannotApply, Machine
 
 _TICK_S = 0.025
+_TURN_S = 0.02
+"""After so long others have their turn: a member may have a gigabyte to apply, and still has to be heard."""
 _RETRY_S = 0.25
 """How often a full disk is tried again."""
 _MEMBER, _DRIVER = 0, 1
@@ -143,7 +144,7 @@ class Driver:
         if len(calls) == 1:
             only: list[bytes] = await calls[0]
             return only
-        return [result for results in await asyncio.gather(*calls) for result in results]
+        return _joined(await asyncio.gather(*calls, return_exceptions=True))
 
     async def read_barrier(self, deadline: float) -> int:
         call = self._new_call()
@@ -211,13 +212,18 @@ class Driver:
                     self._answered(message)
                 else:
                     self._replica.received(now, peer, generation, message)
-        except SafetyViolation as violation:
-            self._fail(violation)
+        except msgspec.MsgspecError:
+            raise
+        except Exception as failure:  # noqa: BLE001 - as in `_run`
+            self._fail(failure)
         self._kick()
 
     def _tick(self) -> None:
         self._timer = self._loop.call_later(_TICK_S, self._tick)
-        self._replica.tick(time.monotonic())
+        try:
+            self._replica.tick(time.monotonic())
+        except Exception as failure:  # noqa: BLE001 - as in `_run`
+            self._fail(failure)
         self._kick()
 
     def _kick(self) -> None:
@@ -229,10 +235,14 @@ class Driver:
         self._kicked = False
         if self._stopped or self.failed.done():
             return
+        began = time.monotonic()
         try:
-            self._replica.step(time.monotonic())
+            self._replica.step(began)
             while output := self._replica.take():
                 self._conclude(output)
+                if time.monotonic() - began > _TURN_S:
+                    self._kick()
+                    break
             self._write()
         except Exception as failure:  # noqa: BLE001 - whatever it is, a half-done step must not be followed by another
             self._fail(failure)
@@ -346,7 +356,10 @@ class Driver:
 
     def _apply_again(self) -> None:
         if not self._stopped and self._stuck:
-            self._apply()
+            try:
+                self._apply()
+            except Exception as failure:  # noqa: BLE001 - as in `_run`
+                self._fail(failure)
             self._kick()
 
     _UNCHANGED = ""
@@ -411,9 +424,21 @@ class Driver:
         return await self._handler(peer, message.body)
 
 
+def _joined(outcomes: Sequence[list[bytes] | BaseException]) -> list[bytes]:
+    """The results of all parts of one call. Raises NoQuorum only if it is true of every part."""
+    failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    if not failures:
+        return [result for results in outcomes for result in cast("list[bytes]", results)]
+    if len(failures) == len(outcomes) and all(isinstance(failure, NoQuorum) for failure in failures):
+        raise failures[0]
+    raise OutcomeUnknown(
+        "some of these writes may be applied and others not; send them again with the same request ids"
+    ) from failures[0]
+
+
 def _chunks(requests: Sequence[bytes]) -> list[Sequence[bytes]]:
     """Cut a long list so that each part fits into one log entry."""
-    if len(requests) <= MAX_BATCH_REQUESTS and sum(map(len, requests)) <= 2 * MAX_BATCH_BYTES:
+    if len(requests) <= MAX_BATCH_REQUESTS and sum(map(len, requests)) <= MAX_PROPOSAL_BYTES:
         return [requests]
     chunks: list[Sequence[bytes]] = []
     chunk: list[bytes] = []

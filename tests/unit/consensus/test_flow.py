@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from raftos.consensus.flow import Flow
 from raftos.consensus.messages import Acknowledged, Append
 
@@ -95,7 +97,11 @@ def test_a_parked_follower_is_sent_on_from_the_first_entry_it_was_not_sent() -> 
 
 def test_a_rejection_and_a_new_link_end_parking() -> None:
     """Then the follower, or the probe, says where to go on."""
-    for end in (lambda flow: flow.acknowledged("b", rejection(5)), lambda flow: flow.linked("b")):
+    ends: list[Callable[[Flow], None]] = [
+        lambda flow: flow.acknowledged("b", rejection(5)),
+        lambda flow: flow.linked("b"),
+    ]
+    for end in ends:
         flow = replicating()
         flow.admit(0.0, "b", append(10, WINDOW_BYTES))
         flow.admit(0.0, "b", append(11, 5))

@@ -1,0 +1,153 @@
+"""The driver of a cluster of one: real files, a real machine, an event loop that others need too."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from raftos.config import Config, Voter
+from raftos.consensus import messages
+from raftos.consensus.base import Role
+from raftos.consensus.driver import Driver, _joined
+from raftos.consensus.proposals import MAX_BATCH_REQUESTS
+from raftos.errors import NoQuorum, OutcomeUnknown
+from raftos.state.command import encode_request, is_ok, new_request_id
+from raftos.state.domains.kv import Put
+from raftos.state.machine import Machine
+
+APPLY_S = 0.02
+
+
+class SlowMachine(Machine):
+    """Applies at the speed of a poor disk."""
+
+    def apply(self, entries: Sequence[tuple[int, bytes]]) -> list[list[bytes]]:
+        time.sleep(APPLY_S)
+        return super().apply(entries)
+
+
+def config(folder: Path) -> Config:
+    return Config(
+        cluster="test",
+        cluster_id="test",
+        member_id="m1",
+        name="n1",
+        data_dir=str(folder),
+        secret_file="unused",
+        voters=(Voter("m1", "n1", "127.0.0.1:0", "http://127.0.0.1:0"),),
+        peer_address="127.0.0.1:0",
+        api_address="127.0.0.1:0",
+        heartbeat_ms=20,
+        election_timeout_ms=100,
+    )
+
+
+@asynccontextmanager
+async def leading(folder: Path, kind: type[Machine] = Machine) -> AsyncIterator[tuple[Driver, Machine]]:
+    """A started member that leads."""
+    machine = kind(folder / "state", cluster_id="test")
+    driver = Driver(config(folder), bytes(32), machine)
+    elected = asyncio.Event()
+    driver.on_role(lambda role, _: elected.set() if role == Role.LEADER else None)
+    await driver.start()
+    try:
+        await asyncio.wait_for(elected.wait(), 5)
+        yield driver, machine
+    finally:
+        await driver.stop()
+        machine.close()
+
+
+def puts(driver: Driver, count: int, value: bytes = b"v") -> list[bytes]:
+    time_ms = driver.cluster_time_ms()
+    return [
+        encode_request(new_request_id(time_ms), Put(key=f"key{number}", value=value))
+        for number in range(count)
+    ]
+
+
+async def longest_pause_s(until: Callable[[], bool]) -> float:
+    """How long the event loop was busy with something else at a stretch."""
+    longest = 0.0
+    while not until():
+        began = time.monotonic()
+        await asyncio.sleep(0.001)
+        longest = max(longest, time.monotonic() - began)
+    return longest
+
+
+def run(scenario: Awaitable[None]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(scenario, 20)
+
+    asyncio.run(bounded())
+
+
+def test_a_list_longer_than_one_entry_comes_back_whole_and_in_order(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with leading(tmp_path) as (driver, _):
+            results = await driver.propose(puts(driver, MAX_BATCH_REQUESTS + 10), time.monotonic() + 10)
+            assert len(results) == MAX_BATCH_REQUESTS + 10
+            assert all(map(is_ok, results))
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "error"),
+    [
+        ([NoQuorum("late"), NoQuorum("late")], NoQuorum),
+        ([[b"result"], NoQuorum("late")], OutcomeUnknown),
+        ([OutcomeUnknown("late"), NoQuorum("late")], OutcomeUnknown),
+    ],
+)
+def test_no_quorum_is_said_of_a_long_list_only_if_it_is_true_of_all_of_it(
+    outcomes: list[list[bytes] | BaseException], error: type[Exception]
+) -> None:
+    """NoQuorum promises that nothing was applied."""
+    with pytest.raises(error):
+        _joined(outcomes)
+
+
+def test_a_member_with_much_to_apply_stays_on_speaking_terms(tmp_path: Path) -> None:
+    """Its state is lost and it applies the whole log again, but never for long at a stretch."""
+
+    async def scenario() -> None:
+        async with leading(tmp_path) as (driver, _):
+            for request in puts(driver, 40, bytes(900_000)):
+                await driver.propose([request], time.monotonic() + 5)
+        shutil.rmtree(tmp_path / "state")
+        machine = SlowMachine(tmp_path / "state", cluster_id="test")
+        driver = Driver(config(tmp_path), bytes(32), machine)
+        await driver.start()
+        longest = await longest_pause_s(lambda: machine.revision == 40)
+        await driver.stop()
+        machine.close()
+        assert longest < 8 * APPLY_S
+
+    run(scenario())
+
+
+def test_a_failure_while_working_off_a_message_stops_the_member(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of a message may have been worked off; closing the link would not undo that."""
+
+    async def scenario() -> None:
+        async with leading(tmp_path) as (driver, _):
+            monkeypatch.setattr(driver._replica, "received", _fails)
+            driver.received("m2", 1, [messages.encode(messages.StaleTerm(1))])
+            with pytest.raises(RuntimeError, match="half way"):
+                await driver.failed
+
+    run(scenario())
+
+
+def _fails(*_: object) -> None:
+    raise RuntimeError("half way")
