@@ -180,12 +180,14 @@ class Replica:
         core.now = now
         if not core.is_leader:
             core.finish(token, NoQuorum("this member does not lead (any more); try again"))
+        elif target == core.member_id:
+            core.finish(token, target)  # It leads already, as the caller wishes.
         elif self._transfer is not None:
             core.finish(token, Conflict("another transfer is under way; wait for it to end"))
         elif target is None and not core.links:
             core.finish(token, Conflict("no other member is connected, so there is nobody to transfer to"))
         elif target is not None and target not in core.others:
-            core.finish(token, InvalidInput(f"member {target!r} is not another voter of this cluster"))
+            core.finish(token, InvalidInput(f"member {target!r} is not a voter of this cluster"))
         elif target is not None and target not in core.links:
             core.finish(token, Conflict(f"{target} is not connected; the leader is unchanged"))
         else:

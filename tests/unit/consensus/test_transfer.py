@@ -39,3 +39,16 @@ def test_a_heartbeat_between_the_order_and_the_votes_does_not_undo_a_transfer(tm
             world.run(world.random.random())
     finally:
         world.stop()
+
+
+def test_the_leader_may_be_asked_to_lead(tmp_path: Path) -> None:
+    """A transfer to the member that leads already is done before it begins."""
+    world = World(1, tmp_path)
+    try:
+        world.run_until(lambda: world.leader() is not None, ELECTED_S, "an election")
+        leader = world.leader()
+        assert leader is not None
+        assert transfer(world, leader, leader) == leader
+        assert world.leader() == leader
+    finally:
+        world.stop()
