@@ -166,8 +166,13 @@ def wait_until_back(cluster: DevCluster, member: Member, timeout_s: float) -> bo
 
 
 def _has_caught_up(cluster: DevCluster, member: Member) -> bool:
-    """Ready, and seen alive by the cluster with everything that is committed."""
-    if not is_ready(cluster, member) or (answer := ask(cluster, member, "/v1/status")) is None:
+    """Ready, and seen alive by every running member with everything that is committed."""
+    running = [each for each in cluster.members if cluster.state(each) == "running"]
+    return is_ready(cluster, member) and all(_sees_caught_up(cluster, each, member) for each in running)
+
+
+def _sees_caught_up(cluster: DevCluster, observer: Member, member: Member) -> bool:
+    if (answer := ask(cluster, observer, "/v1/status")) is None:
         return False
     status = msgspec.json.decode(answer, type=Status)
     return any(
