@@ -35,7 +35,9 @@ from raftos.consensus.transport import Transport
 from raftos.errors import NoQuorum, OutcomeUnknown, RaftosError, StartupError, Unreachable, error_for
 from raftos.state.machine import CannotApply, Machine
 
-_TICK_S = 0.025
+_CALM_TICK_S = 0.05
+_LEADERLESS_TICK_S = 0.01
+"""An election is decided in steps of this; a calm member need not look so often."""
 _TURN_S = 0.02
 """After so long others have their turn: a member may have a gigabyte to apply, and still has to be heard."""
 _RETRY_S = 0.25
@@ -199,6 +201,7 @@ class Driver:
         log.info("peer unlinked", peer=peer, generation=generation)
         self._replica.unlinked(time.monotonic(), peer, generation)
         self._kick()
+        self._loop.call_soon(self._tick_later)
 
     def received(self, peer: str, generation: int, frames: list[bytes]) -> None:
         """Messages of one link. Raises `msgspec.MsgspecError` for a malformed frame: the link closes."""
@@ -219,12 +222,19 @@ class Driver:
         self._kick()
 
     def _tick(self) -> None:
-        self._timer = self._loop.call_later(_TICK_S, self._tick)
         try:
             self._replica.tick(time.monotonic())
         except Exception as failure:  # noqa: BLE001 - as in `_run`
             self._fail(failure)
         self._kick()
+        self._tick_later()
+
+    def _tick_later(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._stopped:
+            calm = self._replica.core.leader is not None
+            self._timer = self._loop.call_later(_CALM_TICK_S if calm else _LEADERLESS_TICK_S, self._tick)
 
     def _kick(self) -> None:
         if not self._kicked and not self._stopped:
