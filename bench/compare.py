@@ -8,7 +8,10 @@ from round to round. The median of the rounds is shown, ratios first. See README
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+import psutil
 
 from bench.etcd import Etcd
 from bench.figures import Footprint, Load, Row, footprint, median, median_load, table
@@ -180,6 +184,15 @@ def failovers(folders: Folders, plan: Plan) -> Iterator[Row]:
 PARTS = {"loads": loads, "failovers": failovers, "starts": cold_starts, "footprints": footprints}
 
 
+def machine() -> str:
+    """What the figures were measured on, and whether it had anything else to do."""
+    etcd = subprocess.run(["etcd", "--version"], check=True, capture_output=True, text=True).stdout
+    return (
+        f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.platform()}, "
+        f"Python {platform.python_version()}, etcd {etcd.split()[2]}; load average before: {os.getloadavg()[0]:.1f}"
+    )
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare raftos with etcd on this machine.")
     parser.add_argument("--quick", action="store_true", help="one short round: does it run, roughly how fast")
@@ -195,13 +208,15 @@ def main() -> int:
         say(f"missing: {', '.join(missing)}; on Debian: apt-get install {PACKAGES}")
         return 2
     root = Path(tempfile.mkdtemp(prefix="raftos-bench-", dir=arguments.dir))
+    measured_on = machine()
+    say(measured_on)
     try:
         plan = QUICK if arguments.quick else Plan()
         chosen = arguments.only or list(PARTS)
         rows = [row for name in chosen for row in PARTS[name](Folders(root / name), plan)]
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    print(table(rows))
+    print(f"{measured_on}\n\n{table(rows)}")
     return 0 if all(row.reached is not False for row in rows) else 1
 
 
