@@ -442,8 +442,9 @@ class Replica:
             return
         core = self.core
         token, target, deadline, told = self._transfer
-        if not core.is_leader and core.leader is not None:
-            self._end_transfer(token, core.leader)
+        leader = self._reachable_leader()  # As of now: `core.leader` may still be this deposed member.
+        if not core.is_leader and leader is not None:
+            self._end_transfer(token, leader)
         elif core.now >= deadline:
             unsure: Conflict | OutcomeUnknown = Conflict(
                 f"{target} did not take over in time; the leader is unchanged"

@@ -52,3 +52,24 @@ def test_the_leader_may_be_asked_to_lead(tmp_path: Path) -> None:
         assert world.leader() == leader
     finally:
         world.stop()
+
+
+def test_a_deposed_leader_does_not_call_itself_the_new_one(tmp_path: Path) -> None:
+    """Between stepping down and hearing of the successor it does not know yet who leads."""
+    world = World(1, tmp_path)
+    try:
+        world.run_until(lambda: world.leader() is not None, ELECTED_S, "an election")
+        source = world.leader()
+        assert source is not None
+        told: list[object] = []
+        token = object()
+        world.tokens[token] = told.append
+        node = world.nodes[source]
+        node.replica.transfer(world.now, token, None, world.now + TRANSFER_S)
+        node.replica.core.engine.observe_term(world.now, node.replica.core.term + 1)
+        node.replica.tick(world.now)
+        world.step(node)
+        assert source not in told
+        world.run_until(lambda: bool(told), ELECTED_S, "the end of the transfer")
+    finally:
+        world.stop()
