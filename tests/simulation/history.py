@@ -10,7 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from raftos.state.machine import Machine
+
+CLOCK_SLACK_MS = 200
+"""The first stamp is this much older, at most, when it is first seen applied."""
 
 
 class Violation(Exception):
@@ -26,6 +31,9 @@ class Write:
     ended: float | None = None
     revision: int | None = None
     version: int | None = None
+    attempts: int = 0
+    refused: int = 0
+    """How many attempts ended with NoQuorum: certainly not applied."""
 
 
 @dataclass
@@ -36,6 +44,8 @@ class History:
     leaders: dict[int, str] = field(default_factory=dict)
     committed: dict[int, bytes] = field(default_factory=dict)
     hashes: dict[int, bytes] = field(default_factory=dict)
+    clock_offset_ms: float | None = None
+    """Cluster time less the world's, when the first stamp was applied."""
     floor: dict[str, int] = field(default_factory=dict)
     """For each key the highest revision acknowledged to a writer or returned by a read."""
     values: dict[bytes, Write] = field(default_factory=dict)
@@ -52,10 +62,23 @@ class History:
         if first != command:
             raise Violation(f"{member} committed another entry {index} than was committed before")
 
-    def applied(self, member: str, machine: Machine) -> None:
+    def applied(self, member: str, machine: Machine, now: float) -> None:
+        self._stamped(member, machine.time_ms, now)
         first = self.hashes.setdefault(machine.applied_index, machine.state_hash)
         if first != machine.state_hash:
             raise Violation(f"{member} has another state at entry {machine.applied_index} than others")
+
+    def _stamped(self, member: str, time_ms: int, now: float) -> None:
+        """Cluster time goes no faster than the world's: it never jumps to some member's wall clock."""
+        if time_ms == 0:
+            return
+        offset_ms = time_ms - 1000 * now
+        if self.clock_offset_ms is None:
+            self.clock_offset_ms = offset_ms
+        if offset_ms > self.clock_offset_ms + CLOCK_SLACK_MS:
+            raise Violation(
+                f"{member} applied a stamp {offset_ms - self.clock_offset_ms:.0f} ms ahead of time"
+            )
 
     def write_began(self, write: Write) -> None:
         self.writes.append(write)
@@ -116,9 +139,26 @@ class History:
             _, version, revision = rows.get(write.key, (b"", 0, 0))
             if revision < write.revision or version < (write.version or 0):
                 raise Violation(f"acknowledged write of {write.key!r} (revision {write.revision}) is lost")
+        self._check_refused()
         asked = len(self.writes)
         applied = sum(version for _, version, _ in rows.values())
         if applied > asked:
             raise Violation(
                 f"{applied} writes were applied although only {asked} were asked for: one was doubled"
             )
+
+    def _check_refused(self) -> None:
+        """What was refused with NoQuorum every time it was sent is in no entry that was agreed on."""
+        agreed = {request_id for payload in self.committed.values() for request_id in _request_ids(payload)}
+        for write in self.writes:
+            if write.attempts == write.refused and write.id in agreed:
+                raise Violation(
+                    f"a write of {write.key!r} was agreed on although its caller was told it was not"
+                )
+
+
+_decode_entry = msgspec.msgpack.Decoder(tuple[int, int, list[tuple[bytes, msgspec.Raw]]]).decode
+
+
+def _request_ids(payload: bytes) -> list[bytes]:
+    return [request_id for request_id, _ in _decode_entry(payload)[2]] if payload else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-from raftos.errors import NotFound, RaftosError
+from raftos.errors import NoQuorum, NotFound, RaftosError
 from raftos.state.command import Ok, decode_result, encode_request
 from raftos.state.domains.kv import Get, Put
 from tests.simulation.history import Violation, Write
@@ -19,13 +19,22 @@ class Client:
     """One user: calls one after another, each sent to any member, again elsewhere when it hangs."""
 
     def __init__(
-        self, world: World, name: str, *, keys: int = 4, pace_s: float = 0.015, reads: float = 0.4
+        self,
+        world: World,
+        name: str,
+        *,
+        keys: int = 4,
+        pace_s: float = 0.015,
+        reads: float = 0.4,
+        hasty: bool = False,
     ) -> None:
+        """A hasty user often waits for a moment only, and may take a first no for an answer."""
         self.world = world
         self.name = name
         self.keys = keys
         self.pace_s = pace_s
         self.reads = reads
+        self.hasty = hasty
         self.stopped = False
         self._numbers = itertools.count(1)
         self._created_ms = CLUSTER_EPOCH_MS
@@ -67,6 +76,7 @@ class Client:
     def _attempt(self, write: Write, request: bytes, member: str, then: Callable[[], None]) -> None:
         world = self.world
         state = {"open": True}
+        write.attempts += 1
 
         def again() -> None:
             if not state["open"]:
@@ -78,21 +88,27 @@ class Client:
             else:
                 then()
 
-        def answered(value: object) -> None:
-            if isinstance(value, RaftosError):
-                world.after(0.05, again)
-                return
-            assert isinstance(value, list)
-            self._acknowledged(write, decode_result(value[0]))
+        def end() -> None:
             if state["open"]:
                 state["open"] = False
                 then()
 
+        def answered(value: object) -> None:
+            if isinstance(value, RaftosError):
+                write.refused += isinstance(value, NoQuorum)
+                gives_up = self.hasty and write.attempts == write.refused and world.random.random() < 0.5
+                world.after(0.05, end if gives_up else again)
+                return
+            assert isinstance(value, list)
+            self._acknowledged(write, decode_result(value[0]))
+            end()
+
         world.after(ATTEMPT_S, again)
+        patience_s = ATTEMPT_S * (world.random.choice((0.05, 0.3, 1.0)) if self.hasty else 1.0)
         self._call(
             member,
             lambda token: world.nodes[member].replica.propose(
-                world.now, token, [request], world.now + ATTEMPT_S
+                world.now, token, [request], world.now + patience_s
             ),
             answered,
         )
@@ -147,7 +163,10 @@ class Client:
 
 
 class Nemesis:
-    """Crashes, cuts, one-way stalls, pauses, bounced links, slow disks - and their ends."""
+    """Crashes, cuts, one-way stalls, pauses, bounced links, slow, hung and full disks - and their ends.
+
+    Transfers of leadership and doubled frames are no faults, but find some.
+    """
 
     def __init__(self, world: World, *, spacing_s: float = 0.5) -> None:
         self.world = world
@@ -162,6 +181,9 @@ class Nemesis:
             (14, self._pause),
             (6, self._isolate),
             (5, self._slow_disk),
+            (5, self._full_disk),
+            (10, self._transfer),
+            (4, self._duplicate),
         )
 
     def go(self) -> None:
@@ -184,6 +206,9 @@ class Nemesis:
         )
 
     def _pair(self) -> tuple[str, str]:
+        """Two members; in a cluster of one there is nothing between it and itself to be cut."""
+        if len(self.world.names) == 1:
+            return self.world.names[0], self.world.names[0]
         one, other = self.world.random.sample(self.world.names, 2)
         return one, other
 
@@ -228,8 +253,29 @@ class Nemesis:
 
     def _slow_disk(self) -> None:
         name = self._member()
-        self.world.slow_disk[name] = self.world.random.choice((0.05, 0.3, 0.9))
+        self.world.slow_disk[name] = self.world.random.choice((0.05, 0.3, 0.9, 2.5))
         self._later(1.5, lambda: self._quick_disk(name))
+
+    def _full_disk(self) -> None:
+        name = self._member()
+        full = self.world.random.choice((self.world.full_journal, self.world.full_state))
+        full.add(name)
+        self._later(2.0, lambda: full.discard(name))
+
+    def _transfer(self) -> None:
+        leader = self.world.leader()
+        if leader is not None and not self.world.nodes[leader].paused:
+            node, target = self.world.nodes[leader], self.world.random.choice([None, *self.world.names])
+            self.world.note("transfer", leader, target)
+            node.replica.transfer(self.world.now, object(), target, self.world.now + 2.0)
+            self.world.step(node)
+
+    def _duplicate(self) -> None:
+        self.world.duplicating = True
+        self._later(2.0, self._duplicate_no_more)
+
+    def _duplicate_no_more(self) -> None:
+        self.world.duplicating = False
 
     def _quick_disk(self, name: str) -> None:
         self.world.slow_disk.pop(name, None)

@@ -3,7 +3,8 @@
 One seed is one run. Everything that happens is an event in one queue, ordered by time and then by
 when it was planned; every choice comes from one seeded generator. Links keep the order of frames,
 as TCP does, but may stall in one direction or close; a closed link's frames may still turn up,
-late, under the old generation. A crash keeps only what the disk synced.
+late, under the old generation, and while `duplicating` frames arrive twice. A crash keeps only what
+the disk synced, and of the machine's state the present, an earlier one, or nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import hashlib
 import heapq
 import itertools
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,8 +24,9 @@ from raftos.consensus.core import Timings
 from raftos.consensus.guard import Rules, SafetyViolation
 from raftos.consensus.journal import Identity, Journal
 from raftos.consensus.messages import Append, Message
-from raftos.consensus.replica import Replica
+from raftos.consensus.replica import NOTICE_S, Replica
 from raftos.state.machine import Machine
+from raftos.state.storage import FILE_NAME
 from tests.simulation.history import History, Violation
 from tests.simulation.storage import SimulatedStorage
 
@@ -30,6 +34,9 @@ TIMINGS = Timings(heartbeat_s=0.1, election_s=0.5, append_bytes=2_000)
 TICK_S = 0.025
 SILENT_LINK_S = 3.0
 CLUSTER_EPOCH_MS = 1_700_000_000_000
+WALL_CLOCKS_DIFFER_MS = 30_000
+RETRY_S = 0.25
+"""How often a disk that was full is tried again, as in the driver."""
 
 
 class Link:
@@ -47,11 +54,15 @@ class Node:
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
         self.folder = folder
+        self.earlier = folder.with_name(f"{name}-earlier")
         self.storage = SimulatedStorage()
         self.incarnation = 0
         self.paused = False
         self.missed: list[Callable[[], None]] = []
         self.writing: Any = None
+        self.stuck: list[tuple[int, bytes]] = []
+        """Entries handed over, but not applied yet."""
+        self.trouble: dict[str, str] = {}
         self.replica: Replica
         self.journal: Journal
         self.machine: Machine
@@ -81,6 +92,12 @@ class World:
         self._digest = hashlib.blake2b(digest_size=16)
         self._trace = trace
         self.slow_disk: dict[str, float] = {}
+        self.full_journal: set[str] = set()
+        self.full_state: set[str] = set()
+        self.duplicating = False
+        self.walls_ms = {
+            name: CLUSTER_EPOCH_MS + self.random.randrange(WALL_CLOCKS_DIFFER_MS) for name in self.names
+        }
         for name in self.names:
             self.start(name)
         self.after(0.0, self._reconnect)
@@ -126,6 +143,7 @@ class World:
             return
         node.incarnation += 1
         node.up, node.paused, node.missed, node.writing = True, False, [], None
+        node.stuck, node.trouble = [], {}
         node.folder.mkdir(parents=True, exist_ok=True)
         node.journal = Journal.open(
             node.storage, Identity("simulated", name), segment_bytes=40_000, cache_bytes=8_000
@@ -141,7 +159,7 @@ class World:
             journal=node.journal,
             applied_index=node.machine.applied_index,
             time_ms=node.machine.time_ms,
-            wall_ms=CLUSTER_EPOCH_MS,
+            wall_ms=self.walls_ms[name] + int(1000 * self.now),
             now=self.now,
             random=Random(self.random.random()),
             timings=TIMINGS,
@@ -164,8 +182,22 @@ class World:
             self._tear(node)
         node.storage.crash(self.random)
         node.machine.close()
-        if self.random.random() < 0.5:
-            shutil.rmtree(node.folder)  # SQLite may lose its last commits: here, all of them
+        self._forget_state(node)
+
+    def _forget_state(self, node: Node) -> None:
+        """SQLite may lose its last commits: none, some or all of them."""
+        kept = self.random.choice(("all", "earlier", "none"))
+        if kept != "all":
+            shutil.rmtree(node.folder)
+        if kept == "earlier" and node.earlier.is_file():
+            node.folder.mkdir()
+            shutil.copy(node.earlier, node.folder / FILE_NAME)
+
+    def _remember_state(self, node: Node) -> None:
+        with closing(sqlite3.connect(node.folder / FILE_NAME)) as state:
+            node.earlier.unlink(missing_ok=True)
+            with closing(sqlite3.connect(node.earlier)) as earlier:
+                state.backup(earlier)
 
     def _tear(self, node: Node) -> None:
         """The machine stops while the disk is writing: some bytes are down, none are synced."""
@@ -217,6 +249,12 @@ class World:
             raise Violation(f"{node.name}: {violation}") from violation
         if node.replica.core.is_leader:
             self.history.leads(node.name, node.replica.core.term)
+        if node.replica.has_notices:
+            self._later(node, NOTICE_S, lambda: self.step(node))
+
+    def _later(self, node: Node, delay: float, event: Callable[[], None]) -> None:
+        incarnation = node.incarnation
+        self.after(delay, lambda: self._on(node, incarnation, event))
 
     def _end_call(self, token: object, value: object) -> None:
         ended = self.tokens.pop(token, None)
@@ -224,14 +262,40 @@ class World:
             ended(value)
 
     def _apply(self, node: Node, entries: list[tuple[int, bytes]]) -> None:
-        for index, command in entries:
-            self.history.handed_over(node.name, index, command)
+        for index, payload in entries:
+            self.history.handed_over(node.name, index, payload)
+        node.stuck += entries
+        self._apply_stuck(node)
+
+    def _apply_stuck(self, node: Node) -> None:
+        self._trouble(node, "state", full=node.name in self.full_state)
+        if node.name in self.full_state:
+            self._later(node, RETRY_S, lambda: self._apply_again(node))
+            return
+        entries, node.stuck = node.stuck, []
         results = node.machine.apply(entries)
-        self.history.applied(node.name, node.machine)
+        self.history.applied(node.name, node.machine, self.now)
         self.note("apply", node.name, node.machine.applied_index, node.machine.state_hash.hex()[:8])
         indexes = [index for index, _ in entries]
         node.replica.applied(self.now, list(zip(indexes, results, strict=True)), node.machine.time_ms)
         node.replica.step(self.now)
+        if self.random.random() < 0.02:
+            self._remember_state(node)
+
+    def _apply_again(self, node: Node) -> None:
+        self._apply_stuck(node)
+        self.step(node)
+
+    def _trouble(self, node: Node, where: str, *, full: bool) -> None:
+        """Tell the replica, as the driver does, when a disk is found full, or no longer."""
+        before = bool(node.trouble)
+        if full:
+            node.trouble[where] = f"the disk of the {where} is full"
+        else:
+            node.trouble.pop(where, None)
+        if bool(node.trouble) != before:
+            self.note("trouble", node.name, *node.trouble)
+            node.replica.troubled(self.now, next(iter(node.trouble.values()), None))
 
     def _write(self, node: Node) -> None:
         if node.writing is not None:
@@ -239,9 +303,15 @@ class World:
         node.writing = node.journal.take()
         if node.writing is None:
             return
-        write, incarnation = node.writing, node.incarnation
+        write = node.writing
 
         def written() -> None:
+            full = node.name in self.full_journal
+            self._trouble(node, "journal", full=full)
+            if full:
+                self._later(node, RETRY_S, written)
+                self.step(node)
+                return
             node.journal.writer.write(write)
             node.writing = None
             node.journal.finish(write)
@@ -249,7 +319,7 @@ class World:
             self.step(node)
 
         delay = self.slow_disk.get(node.name) or self.random.expovariate(1 / 0.002)
-        self.after(delay, lambda: self._on(node, incarnation, written))
+        self._later(node, delay, written)
 
     # Wires.
 
@@ -282,13 +352,13 @@ class World:
         self._notice_closed(b, a, link.generation)
 
     def _notice_closed(self, name: str, other: str, generation: int) -> None:
-        node, incarnation = self.nodes[name], self.nodes[name].incarnation
+        node = self.nodes[name]
 
         def notice() -> None:
             node.replica.unlinked(self.now, other, generation)
             self.step(node)
 
-        self.after(0.002 * self.random.random(), lambda: self._on(node, incarnation, notice))
+        self._later(node, 0.002 * self.random.random(), notice)
 
     def cut_pair(self, a: str, b: str) -> None:
         self.cut.add(frozenset((a, b)))
@@ -337,7 +407,7 @@ class World:
         node = self.nodes[receiver]
         arrival = max(link.last_arrival.get(receiver, 0.0), self.now + self.random.expovariate(1 / 0.002))
         link.last_arrival[receiver] = arrival
-        incarnation, generation = node.incarnation, link.generation
+        generation = link.generation
 
         def arrive() -> None:
             self.note("frame", sender, receiver, type(message).__name__)
@@ -347,7 +417,9 @@ class World:
                 raise Violation(f"{receiver}: {violation}") from violation
             self.step(node)
 
-        self.after(arrival - self.now, lambda: self._on(node, incarnation, arrive))
+        self._later(node, arrival - self.now, arrive)
+        if self.duplicating and self.random.random() < 0.3:
+            self._later(node, arrival - self.now + self.random.expovariate(1 / 0.05), arrive)
 
     # Views.
 
@@ -361,6 +433,9 @@ class World:
         self.note("heal")
         self.cut.clear()
         self.slow_disk.clear()
+        self.full_journal.clear()
+        self.full_state.clear()
+        self.duplicating = False
         for link in self.links.values():
             for receiver in list(link.stalled):
                 for source, message in link.stalled.pop(receiver):
