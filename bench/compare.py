@@ -187,10 +187,15 @@ PARTS = {"loads": loads, "failovers": failovers, "starts": cold_starts, "footpri
 def machine() -> str:
     """What the figures were measured on, and whether it had anything else to do."""
     etcd = subprocess.run(["etcd", "--version"], check=True, capture_output=True, text=True).stdout
-    return (
-        f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.platform()}, "
-        f"Python {platform.python_version()}, etcd {etcd.split()[2]}; load average before: {os.getloadavg()[0]:.1f}"
-    )
+    facts = [
+        f"{os.cpu_count()} cores",
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        platform.platform(),
+        f"Python {platform.python_version()}",
+        f"etcd {etcd.split()[2]}",
+        f"load average before: {os.getloadavg()[0]:.1f}",
+    ]
+    return ", ".join(facts)
 
 
 def parse_arguments() -> argparse.Namespace:
