@@ -2,12 +2,145 @@
 
 from __future__ import annotations
 
-from raftos.consensus.messages import Confirmed
+from raftos.consensus.messages import Append, BarrierAsked, Confirm, Confirmed
+from raftos.errors import NoQuorum
 from tests.unit.consensus.wire import Frame, Wire
 
 
 def no_confirmations(frame: Frame) -> bool:
     return not isinstance(frame.message, Confirmed)
+
+
+def test_a_read_on_any_member_waits_until_it_has_applied_what_was_acknowledged_before() -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire.members["b"].apply_stuck = True
+    write = wire.propose("a", "x")
+    wire.deliver()
+    assert write in wire.ended
+    reads = {name: wire.read(name) for name in wire.names}
+    wire.pass_time(0.1)
+    index = wire["a"].core.commit_index
+    assert [wire.ended.get(reads[name]) for name in wire.names] == [index, None, index]
+    wire.members["b"].apply_stuck = False
+    wire.pass_time(0.1)
+    assert wire.ended[reads["b"]] == index
+
+
+def test_all_reads_that_wait_share_one_round_and_later_ones_the_next() -> None:
+    """An answer that was under way before a read began proves nothing about it."""
+    wire = Wire()
+    wire.elect("a")
+    first = [wire.read("a") for _ in range(5)]
+    second = [wire.read("a") for _ in range(5)]
+    rounds = {frame.message.round for frame in wire.waiting(Confirm) if isinstance(frame.message, Confirm)}
+    assert len(rounds) == 1
+    wire.deliver(lambda frame: isinstance(frame.message, Confirm))
+    confirmations = wire.waiting(Confirmed)
+    wire.give(confirmations[0])
+    assert set(wire.ended) == {first[0]}
+    wire.deliver()
+    assert set(wire.ended) == {*first, *second}
+
+
+def test_a_member_asks_the_leader_one_question_at_a_time_for_all_its_reads() -> None:
+    wire = Wire()
+    wire.elect("a")
+    reads = [wire.read("b") for _ in range(10)]
+    assert len(wire.waiting(BarrierAsked)) == 1
+    wire.delivered.clear()
+    wire.deliver()
+    assert set(reads) <= set(wire.ended)
+    assert len([frame for frame in wire.delivered if isinstance(frame.message, BarrierAsked)]) == 2
+
+
+def test_a_new_leader_answers_only_after_an_entry_of_its_own_term_has_committed() -> None:
+    """Before that it does not know how far its predecessor had committed."""
+    wire = Wire()
+    wire.elect("a")
+    wire.isolate("c")
+    write = wire.propose("a", "x")
+    wire.deliver(lambda frame: frame.receiver == "b" or not isinstance(frame.message, Append))
+    wire.deliver(lambda frame: frame.receiver == "a")
+    assert write in wire.ended
+    assert wire["b"].core.commit_index < wire["a"].core.commit_index
+    committed = wire["a"].core.commit_index
+    wire.crash("a")
+    wire.heal()
+    wire["b"].elections.lost_leader()
+    wire.tick("b", after_s=0.025)
+    wire.deliver(lambda frame: not isinstance(frame.message, Append))
+    assert wire.leaders() == ["b"]
+    read = wire.read("b")
+    wire.deliver(lambda frame: not isinstance(frame.message, Append))
+    assert read not in wire.ended
+    wire.pass_time(0.3)
+    assert wire.ended[read] >= committed
+
+
+def test_a_deposed_leader_does_not_answer_by_confirmations_of_another_term() -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire.isolate("a")
+    wire.until(lambda: wire.leaders() not in ([], ["a"]))
+    assert "a" in wire.leaders()
+    read = wire.read("a", within_s=0.3)
+    wire.heal()
+    wire.pass_time(0.025)
+    assert "a" not in wire.leaders()
+    wire.pass_time(1)
+    assert wire.ended[read] >= max(wire[name].core.commit_index for name in "bc")
+
+
+def test_a_leader_that_reaches_nobody_says_so_at_the_deadline() -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire.isolate("a")
+    read = wire.read("a", within_s=0.3)
+    wire.pass_time(0.4)
+    assert isinstance(wire.ended[read], NoQuorum)
+
+
+def test_a_confirmation_waits_until_the_term_it_speaks_of_is_durable() -> None:
+    wire = Wire()
+    for name in "bc":
+        wire.members[name].disk_stuck = True
+    core = wire["b"].core
+    wire["b"].received(wire.now, "a", core.links["a"], Append(1, 1, 1, 0, []))
+    wire["b"].received(wire.now, "a", core.links["a"], Confirm(1, 1))
+    wire.step("b")
+    assert core.term == 1
+    assert not wire.waiting(Confirmed)
+    wire.repair_disk("b")
+    assert wire.waiting(Confirmed)
+
+
+def test_a_confirmation_of_another_term_is_not_given() -> None:
+    wire = Wire()
+    wire.elect("a")
+    core = wire["b"].core
+    for term in (core.term - 1, core.term + 1):
+        wire["b"].received(wire.now, "a", core.links["a"], Confirm(term, 99))
+        wire.step("b")
+    assert not wire.waiting(Confirmed)
+
+
+def test_reads_that_were_asked_of_a_lost_leader_are_asked_of_the_next() -> None:
+    wire = Wire()
+    wire.elect("a")
+    read = wire.read("b")
+    assert wire.waiting(BarrierAsked)
+    wire.crash("a")
+    wire.pass_time(1)
+    assert wire.ended[read] == wire["b"].core.commit_index
+
+
+def test_a_cluster_of_one_reads_by_its_own_durable_term() -> None:
+    wire = Wire(1)
+    wire.until(lambda: bool(wire.leaders()))
+    read = wire.read("a")
+    wire.pass_time(0.15)
+    assert wire.ended[read] == wire["a"].core.commit_index
 
 
 def test_the_index_for_a_read_of_its_last_life_is_not_taken_for_a_later_read_of_a_member() -> None:

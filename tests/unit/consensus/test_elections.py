@@ -4,7 +4,275 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.consensus.wire import Wire
+from raftos.consensus.guard import Rules
+from raftos.consensus.messages import (
+    Append,
+    PreVote,
+    PreVoteAnswer,
+    TimeoutNow,
+    VoteGranted,
+    VoteRequest,
+)
+from tests.unit.consensus.wire import Frame, Wire
+
+
+def terms(wire: Wire) -> list[int]:
+    return [wire[name].core.term for name in wire.names]
+
+
+def ask(wire: Wire, voter: str, question: PreVote, asker: str = "c") -> bool:
+    """What `voter` says to a pre-vote."""
+    wire[voter].received(wire.now, asker, wire[voter].core.links[asker], question)
+    wire.step(voter)
+    answers = [frame for frame in wire.waiting(PreVoteAnswer) if frame.sender == voter]
+    wire.frames.clear()
+    (answer,) = [frame.message for frame in answers]
+    assert isinstance(answer, PreVoteAnswer)
+    return answer.granted
+
+
+def test_a_quiet_cluster_elects_one_leader_and_keeps_it() -> None:
+    wire = Wire()
+    wire.until(lambda: bool(wire.leaders()))
+    wire.pass_time(0.5)
+    leader, term = wire.leaders(), terms(wire)
+    wire.pass_time(5)
+    assert wire.leaders() == leader
+    assert terms(wire) == term
+
+
+def test_a_cluster_of_one_elects_itself_and_commits_only_what_is_durable() -> None:
+    wire = Wire(1)
+    wire.members["a"].disk_stuck = True
+    wire.pass_time(2)
+    token = wire.propose("a", "x")
+    wire.pass_time(1)
+    assert wire.leaders() == ["a"]
+    assert token not in wire.ended
+    wire.repair_disk("a")
+    wire.pass_time(0.1)
+    assert token in wire.ended
+
+
+def test_a_closed_link_to_the_leader_starts_an_election_at_once() -> None:
+    """A killed daemon closes its links; waiting for the timeout would only cost time."""
+    wire = Wire()
+    wire.elect("a")
+    wire.crash("a")
+    assert wire.until(lambda: bool(wire.leaders())) <= 0.2
+
+
+def test_a_silent_leader_is_replaced_within_two_and_a_half_election_timeouts() -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire.isolate("a")
+    assert wire.until(lambda: wire.leaders() not in ([], ["a"])) <= 2.5 * wire.timings.election_s
+
+
+def test_a_leader_without_a_majority_steps_down_and_its_term_stays() -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire.isolate("a")
+    term = wire["a"].core.term
+    wire.until(lambda: not wire["a"].core.is_leader)
+    assert wire["a"].core.term == term
+
+
+def test_a_member_that_was_away_for_long_neither_raised_its_term_nor_deposes_anyone() -> None:
+    wire = Wire()
+    wire.elect("a")
+    before = terms(wire)
+    wire.isolate("c")
+    wire.pass_time(10)
+    wire.heal()
+    wire.pass_time(2)
+    assert wire.leaders() == ["a"]
+    assert terms(wire) == before
+
+
+def test_without_pre_vote_the_same_member_deposes_the_leader() -> None:
+    wire = Wire(rules=Rules(pre_vote=False))
+    wire.elect("a")
+    before = max(terms(wire))
+    wire.isolate("c")
+    wire.pass_time(10)
+    wire.heal()
+    wire.pass_time(2)
+    assert max(terms(wire)) > before + 3
+
+
+def test_a_pre_vote_is_refused_while_a_leader_is_heard_unless_the_leader_sent_the_asker() -> None:
+    wire = Wire()
+    wire.elect("a")
+    journal, term = wire.members["b"].journal, wire["b"].core.term
+    question = PreVote(term + 1, journal.last_index, journal.last_term, transfer=False)
+    assert not ask(wire, "b", question)
+    assert ask(wire, "b", PreVote(term + 1, journal.last_index, journal.last_term, transfer=True))
+    wire.now += wire.timings.election_s
+    assert ask(wire, "b", question)
+
+
+@pytest.mark.parametrize(
+    ("terms_ahead", "index_ahead", "log_term_ahead", "granted"),
+    [
+        (1, 0, 0, True),
+        (1, 5, 0, True),
+        (1, -1, 1, True),
+        (0, 0, 0, False),
+        (1, -1, 0, False),
+        (1, 9, -1, False),
+    ],
+)
+def test_a_pre_vote_needs_a_higher_term_and_a_log_that_is_as_far(
+    terms_ahead: int, index_ahead: int, log_term_ahead: int, granted: bool
+) -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire.now += wire.timings.election_s
+    journal, term = wire.members["b"].journal, wire["b"].core.term
+    question = PreVote(
+        term + terms_ahead,
+        journal.last_index + index_ahead,
+        journal.last_term + log_term_ahead,
+        transfer=False,
+    )
+    assert ask(wire, "b", question) == granted
+    assert wire["b"].core.term == term
+
+
+def test_of_two_members_that_ask_at_once_the_lower_id_gives_way() -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire.crash("a")
+    for name in "bc":
+        wire[name].elections._due = wire.now
+        wire[name].tick(wire.now)
+        wire.step(name)
+    wire.deliver()
+    assert wire.leaders() == ["c"]
+
+
+def test_a_vote_request_waits_until_the_candidates_own_vote_is_durable() -> None:
+    """Restarted before that, it might vote for another in the same term."""
+    wire = Wire()
+    wire.elect("a")
+    wire.crash("a")
+    wire.members["b"].disk_stuck = True
+    wire["b"].elections.lost_leader()
+    wire.tick("b", after_s=0.025)
+    wire.deliver()
+    assert wire["b"].core.engine.is_candidate
+    assert not wire.waiting(VoteRequest)
+    wire.repair_disk("b")
+    assert wire.waiting(VoteRequest)
+
+
+def test_a_vote_is_sent_only_when_it_is_durable() -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire.crash("a")
+    wire.members["c"].disk_stuck = True
+    wire["b"].elections.lost_leader()
+    wire.tick("b", after_s=0.025)
+    wire.deliver()
+    assert wire["b"].core.engine.is_candidate
+    assert not wire.leaders()
+    wire.repair_disk("c")
+    wire.deliver()
+    assert wire.leaders() == ["b"]
+
+
+def test_a_member_votes_once_in_a_term_even_across_a_restart() -> None:
+    wire = Wire()
+    wire.elect("a")
+    journal, term = wire.members["b"].journal, wire["b"].core.term
+    wire.crash("a")
+    request = VoteRequest(term + 1, journal.last_index + 1, term)
+    wire["b"].received(wire.now, "c", wire["b"].core.links["c"], request)
+    wire.step("b")
+    assert wire.waiting(VoteGranted)
+    wire.restart("b")
+    wire.start("a")
+    assert wire.members["b"].journal.vote == "c"
+    wire.frames.clear()
+    wire["b"].received(wire.now, "a", wire["b"].core.links["a"], request)
+    wire.step("b")
+    assert not wire.waiting(VoteGranted)
+
+
+def test_votes_are_counted_once_for_each_voter() -> None:
+    """PySyncObj counts messages: one voter heard twice would be a majority of five."""
+    wire = Wire(5)
+    wire["a"].elections.lost_leader()
+    wire.tick("a", after_s=0.025)
+    wire.deliver(lambda frame: not isinstance(frame.message, VoteGranted))
+    assert wire["a"].core.engine.is_candidate
+    one = next(frame for frame in wire.waiting(VoteGranted) if frame.sender == "b")
+    for _ in range(4):
+        wire.give(one)
+    assert not wire.leaders()
+    wire.deliver()
+    assert wire.leaders() == ["a"]
+
+
+def test_votes_of_an_earlier_term_do_not_count() -> None:
+    wire = Wire()
+    wire["a"].elections.lost_leader()
+    wire.tick("a", after_s=0.025)
+    wire.deliver(lambda frame: not isinstance(frame.message, VoteGranted))
+    late = wire.waiting(VoteGranted)
+    wire["a"].core.engine.campaign(wire.now)
+    wire.step("a")
+    for frame in late:
+        wire.give(frame)
+    assert not wire.leaders()
+
+
+def test_the_order_to_campaign_is_taken_only_from_the_leader_of_this_term() -> None:
+    wire = Wire()
+    wire.elect("a")
+    term = wire["b"].core.term
+    for sender, order in (("c", TimeoutNow(term)), ("a", TimeoutNow(term - 1))):
+        wire["b"].received(wire.now, sender, wire["b"].core.links[sender], order)
+        wire.step("b")
+        assert not wire.waiting(PreVote)
+    wire["b"].received(wire.now, "a", wire["b"].core.links["a"], TimeoutNow(term))
+    wire.step("b")
+    assert wire.waiting(PreVote)
+
+
+def test_a_leader_that_meets_a_higher_term_gives_way_to_a_leader_of_a_term_above() -> None:
+    """A member that campaigned alone before it was cut off would otherwise never follow again."""
+    wire = Wire()
+    wire.elect("a")
+    wire["c"].core.engine.campaign(wire.now)
+    wire.step("c")
+    wire.frames.clear()
+    ahead = wire["c"].core.term
+    wire.pass_time(3)
+    assert len(wire.leaders()) == 1
+    assert len(set(terms(wire))) == 1
+    assert terms(wire)[0] > ahead - 1
+
+
+def test_five_members_elect_with_two_of_them_gone() -> None:
+    wire = Wire(5)
+    wire.elect("e")
+    wire.crash("e")
+    wire.crash("d")
+    wire.until(lambda: bool(wire.leaders()))
+    token = wire.propose("a", "x")
+    wire.pass_time(0.5)
+    assert token in wire.ended
+
+
+def test_a_member_that_hears_no_majority_does_not_even_ask() -> None:
+    wire = Wire(5)
+    for name in "cde":
+        wire.crash(name)
+    wire.delivered.clear()
+    wire.pass_time(3)
+    assert not [frame for frame in wire.delivered if isinstance(frame.message, PreVote)]
 
 
 @pytest.mark.parametrize("luck", range(1, 12))
@@ -22,4 +290,19 @@ def test_a_member_whose_disk_hangs_does_not_campaign_and_deposes_nobody_when_it_
     wire.repair_disk("a")
     wire.pass_time(1)
     assert wire.leaders() == leader != ["a"]
-    assert [wire[name].core.term for name in wire.names] == [term] * 3
+    assert terms(wire) == [term] * 3
+
+
+def test_a_member_in_trouble_follows_and_does_not_campaign() -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire["b"].troubled(wire.now, "disk full")
+    wire.crash("a")
+    wire.delivered.clear()
+    wire.pass_time(2)
+    assert wire.leaders() == ["c"]
+    assert not any(_campaigns(frame, "b") for frame in wire.delivered)
+
+
+def _campaigns(frame: Frame, name: str) -> bool:
+    return frame.sender == name and isinstance(frame.message, PreVote | VoteRequest | Append)
