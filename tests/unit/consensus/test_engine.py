@@ -2,13 +2,132 @@
 
 from __future__ import annotations
 
+import pickle
+from typing import Any
+
+import pysyncobj.pickle
+import pysyncobj.syncobj
 import pytest
 
-from raftos.consensus.engine import APPEND_BYTES
+from raftos.consensus.engine import APPEND_BYTES, MODULE_NAMES, PRIVATE_NAMES, Engine
 from raftos.consensus.messages import Append, VoteGranted
 from raftos.consensus.proposals import MAX_PROPOSAL_BYTES
 from raftos.errors import TooLarge
 from tests.unit.consensus.wire import Wire, request
+
+
+def engine_of(wire: Wire, name: str) -> Any:
+    return wire[name].core.engine
+
+
+@pytest.mark.parametrize("name", PRIVATE_NAMES)
+def test_every_private_name_we_use_exists_in_pysyncobj(name: str) -> None:
+    """The version is pinned; this is what tells a new one apart."""
+    plain = pysyncobj.SyncObj.__init__.__code__
+    is_method = hasattr(pysyncobj.SyncObj, name)
+    assert is_method or name in plain.co_names
+
+
+@pytest.mark.parametrize("name", MODULE_NAMES)
+def test_every_name_we_replace_exists_in_pysyncobjs_module(name: str) -> None:
+    assert hasattr(pysyncobj.syncobj, name)
+
+
+@pytest.mark.parametrize("name", ["Serializer", "pickle", "monotonicTime", "random", "PIPE_NOTIFIER_ENABLED"])
+def test_every_seam_is_ours_in_effect(name: str) -> None:
+    """It is looked up where it is used, so that replacing it in the module is enough."""
+    original = {
+        "Serializer": pysyncobj.serializer.Serializer,
+        "pickle": pysyncobj.pickle,
+        "monotonicTime": pysyncobj.monotonic.monotonic,
+        "random": __import__("random"),
+        "PIPE_NOTIFIER_ENABLED": True,
+    }[name]
+    assert getattr(pysyncobj.syncobj, name) is not original
+
+
+def test_what_pysyncobj_calls_pickle_takes_no_pickle_apart() -> None:
+    ours = pysyncobj.syncobj.pickle
+    assert ours not in (pickle, pysyncobj.pickle)
+    poison = pickle.dumps(_Poison())
+    assert ours.loads(poison) == (0, (poison,))
+
+
+class _Poison:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pytest.fail, ("a pickle was taken apart",)
+
+
+def test_there_is_one_replicated_method_and_it_does_nothing() -> None:
+    """Methods are numbered by sorted position: a second one would give the log another meaning."""
+    wire = Wire(1)
+    assert engine_of(wire, "a")._methodToID == {"hand_over_v0": 0}
+
+
+def test_an_engine_never_campaigns_by_itself() -> None:
+    """Its election deadline never comes, whatever it is told and however long it waits."""
+    wire = Wire()
+    wire.elect("a")
+    term = wire["b"].core.term
+    for name in "bc":
+        engine: Engine = wire[name].core.engine
+        for seconds in range(1, 100):
+            engine.tick(wire.now + seconds)
+        assert not engine.is_candidate
+        assert engine.term == term
+
+
+def test_an_engine_campaigns_when_it_is_told_to() -> None:
+    wire = Wire()
+    engine = engine_of(wire, "b")
+    engine.campaign(wire.now)
+    assert engine.is_candidate
+    assert engine.term == 1
+
+
+def test_an_observed_term_is_adopted_without_a_vote() -> None:
+    wire = Wire()
+    wire.elect("a")
+    engine = engine_of(wire, "a")
+    engine.observe_term(wire.now, 7)
+    assert (engine.term, engine.is_leader, engine.leader) == (7, False, None)
+    assert wire.members["a"].journal.vote is None
+
+
+def test_a_calm_cluster_under_load_sends_no_entry_twice() -> None:
+    """Acknowledgements of earlier entries arrive while later ones are under way (finding 1)."""
+    wire = Wire()
+    wire.elect("a")
+    wire.delivered.clear()
+    for number in range(200):
+        wire.propose("a", str(number))
+        wire.propose("b", str(number))
+        for frame in wire.frames[: number % 5]:
+            wire.frames.remove(frame)
+            wire.give(frame)
+        if number % 7 == 0:
+            wire.pass_time(0.025)
+    wire.pass_time(0.3)
+    sent = [
+        (frame.receiver, index)
+        for frame in wire.delivered
+        if isinstance(frame.message, Append)
+        for _, index, _ in frame.message.entries
+    ]
+    assert len(sent) > 2 * 50
+    assert len(sent) == len(set(sent))
+
+
+def test_an_engine_starts_where_its_machine_is_and_not_at_the_beginning_of_the_log() -> None:
+    wire = Wire()
+    wire.elect("a")
+    for number in range(5):
+        wire.propose("a", str(number))
+        wire.deliver()
+    wire.pass_time(0.2)
+    wire.restart("b")
+    assert wire["b"].core.engine.commit_index == wire.members["b"].applied_index
+    assert wire["b"].core.engine.raftLastApplied == wire.members["b"].applied_index
 
 
 def test_entries_of_the_greatest_size_are_agreed_and_replaced() -> None:
