@@ -18,15 +18,14 @@ from tests.simulation.history import Violation, Write
 from tests.simulation.workload import Client
 from tests.simulation.world import World
 
-SEEDS = range(12)
 Schedule = Callable[[World, Client, str, str, str], None]
 
 
-def _directed(schedule: Schedule) -> Callable[[Rules], None]:
+def _directed(schedule: Schedule, seeds: range = range(12)) -> Callable[[Rules], None]:
     """Run a schedule with a settled cluster (leader A, followers B and C), on a few seeds."""
 
     def run(rules: Rules) -> None:
-        for seed in SEEDS:
+        for seed in seeds:
             folder = Path(tempfile.mkdtemp(prefix="raftos-sim-"))
             world = World(seed, folder, rules=rules)
             try:
@@ -80,7 +79,7 @@ def _entries_travel_once(world: World, client: Client, a: str, b: str, c: str) -
     users = [Client(world, f"u{number}", pace_s=0.002, reads=0.0) for number in range(6)]
     for user in users:
         user.go()
-    world.run(2.0)
+    world.run(1.0)
     for user in users:
         user.stopped = True
     if world.sent_twice:
@@ -94,7 +93,9 @@ def _old_entries_again(world: World, client: Client, a: str, b: str, c: str) -> 
         _write(world, client, "key0", first=a)
     leader, follower = world.nodes[a], world.nodes[b]
     middle = leader.journal.last_index - 3
-    entries = [tuple(entry) for entry in leader.journal.entries(middle, middle + 1)]
+    entries = [
+        (entry.payload, entry.index, entry.term) for entry in leader.journal.entries(middle, middle + 1)
+    ]
     again = Append(
         leader.replica.core.term, middle, middle - 1, leader.journal.term_at(middle - 1) or 0, entries
     )
@@ -122,6 +123,19 @@ def _late_acknowledgement(world: World, client: Client, a: str, b: str, c: str) 
         return
     world.crash(a)
     world.run(2.0)
+    _survives(world, client)
+
+
+def _forgotten_acknowledgement(world: World, client: Client, a: str, b: str, c: str) -> None:
+    """A and B have a write in memory when both lose their power; C never heard of it."""
+    world.cut_pair(a, c)
+    world.slow_disk[a] = world.slow_disk[b] = 1.0
+    write = client.write("key0", lambda: None, first=a)
+    world.run(0.2)
+    if write.ended is None:
+        return
+    world.crash(a)
+    world.crash(b)
     _survives(world, client)
 
 
@@ -190,9 +204,10 @@ def _deposed_leader_reads(world: World, client: Client, a: str, b: str, c: str) 
 
 
 SCHEDULES: dict[str, Callable[[Rules], None]] = {
-    "keep_next_index": _directed(_entries_travel_once),
+    "keep_next_index": _directed(_entries_travel_once, range(2)),
     "trim_held": _directed(_old_entries_again),
     "match_term": _directed(_late_acknowledgement),
+    "durable_first": _directed(_forgotten_acknowledgement),
     "pre_vote": _directed(_deaf_member),
     "read_own_term": _directed(_new_leader_reads_early),
     "read_new_round": _directed(_joined_round),
