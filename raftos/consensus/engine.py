@@ -29,7 +29,7 @@ from pysyncobj import SyncObj, SyncObjConf, replicated
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
-from raftos.consensus.guard import FIRST_INDEX, Rules
+from raftos.consensus.guard import FIRST_INDEX, NO_OP, Rules
 from raftos.consensus.messages import (
     Acknowledged,
     Append,
@@ -64,10 +64,13 @@ APPEND_BYTES = 4 * 2**20
 
 It cuts larger entries into `transmission` pieces, wrongly (finding 19).
 """
+MAX_APPEND_ENTRIES = 2_000
+"""And so many entries at most: reading each costs 10 us, and the event loop has others to serve."""
 MAX_ENTRY_BYTES = APPEND_BYTES // 2
 """No log entry is larger. So two of them fit into one look: a follower does not notice that an entry
 which conflicts is there if it does not see it behind the one before."""
 
+_NO_OP = bytes([NO_OP])
 _clock = SimpleNamespace(now=0.0)
 
 
@@ -135,9 +138,12 @@ class _JournalAdapter:
         if isinstance(item, int):
             return b"", first + item, self._log.term_at(first + item)
         start = first + (item.start or 0)
+        most = start + MAX_APPEND_ENTRIES
         if item.stop is None:
-            return self._log.entries(start, None, self._append_bytes + 1)
-        return self._log.entries(start, first + item.stop, self._append_bytes + 1)
+            return self._log.entries(start, most, self._append_bytes + 1)
+        # Of a closed range it needs the terms: it counts on entries, and what it applies does nothing.
+        stop = min(first + item.stop, most, self._log.last_index + 1)
+        return [(_NO_OP, index, self._log.term_at(index)) for index in range(start, stop)]
 
     def add(self, command: bytes, index: int, term: int) -> None:
         self._log.append(command, index, term)

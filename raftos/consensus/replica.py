@@ -44,7 +44,7 @@ from raftos.consensus.messages import (
 from raftos.consensus.proposals import Proposals, entry_payload
 from raftos.errors import Conflict, InvalidInput, NoQuorum, OutcomeUnknown
 
-MAX_APPLY_BYTES = 2**20
+MAX_APPLY_BYTES, MAX_APPLY_ENTRIES = 2**20, 1_000
 """About how much is handed over for applying at once."""
 
 NOTICE_S = 0.001
@@ -293,7 +293,9 @@ class Replica:
         """One part at a time: a machine that cannot apply for now must not make a queue of all it misses."""
         commit = self.core.commit_index
         if self.barriers.applied_index == self._handed_over < commit:
-            entries = self._journal.entries(self._handed_over + 1, commit + 1, MAX_APPLY_BYTES)
+            start = self._handed_over + 1
+            stop = min(commit + 1, start + MAX_APPLY_ENTRIES)
+            entries = self._journal.entries(start, stop, MAX_APPLY_BYTES)
             self.core.output.committed.extend((entry[1], entry_payload(entry[0])) for entry in entries)
             self._handed_over = entries[-1][1]
 

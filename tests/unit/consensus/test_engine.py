@@ -8,7 +8,7 @@ import pysyncobj.pickle
 import pysyncobj.syncobj
 import pytest
 
-from raftos.consensus.engine import APPEND_BYTES, MODULE_NAMES, PRIVATE_NAMES, Engine
+from raftos.consensus.engine import APPEND_BYTES, MAX_APPEND_ENTRIES, MODULE_NAMES, PRIVATE_NAMES, Engine
 from raftos.consensus.messages import Append, VoteGranted
 from raftos.consensus.proposals import MAX_PROPOSAL_BYTES
 from raftos.errors import TooLarge
@@ -181,10 +181,37 @@ def test_a_new_leader_is_heard_at_every_heartbeat_however_many_follow_it(size: i
 def test_no_look_at_the_log_reads_more_than_one_append_of_it() -> None:
     """A member may learn at once that a gigabyte of its log is committed."""
     wire = Wire(1)
-    wire.pass_time(1.5)
-    (leader,) = wire.leaders()
+    wire.until(lambda: bool(wire.leaders()))
     for number in range(12):
-        wire.propose(leader, str(number) * 2**20)
-    log = wire[leader].core.engine._SyncObj__raftLog
+        wire.propose("a", str(number) * 2**20)
+    log = engine_of(wire, "a")._SyncObj__raftLog
     for seen in (log[0:], log[0:100], log[3:9]):
         assert 0 < sum(len(entry[0]) for entry in seen) <= APPEND_BYTES + 1
+
+
+def test_a_look_at_a_range_of_the_log_reads_nothing_and_knows_the_terms() -> None:
+    """PySyncObj counts acknowledgements by the terms, and what it applies does nothing."""
+    wire = Wire()
+    wire.elect("a")
+    wire.propose("a", "x" * 10_000)
+    log = engine_of(wire, "a")._SyncObj__raftLog
+    assert log[0:3] == [(b"\x01", 1, 0), (b"\x01", 2, 1), (b"\x01", 3, 1)]
+    assert log[2:99] == [(b"\x01", 3, 1)]
+    assert log[3:4] == []
+
+
+def test_an_append_carries_at_most_so_many_entries_however_small_they_are() -> None:
+    """Reading each costs the leader's loop some time, and a follower may lack a million."""
+    wire = Wire()
+    wire.elect("a")
+    wire.crash("c")
+    journal = wire.members["a"].journal
+    for _ in range(3 * MAX_APPEND_ENTRIES):
+        journal.append(b"\x01", journal.last_index + 1, journal.last_term)
+    wire.propose("a", "x")
+    wire.start("c")
+    wire.delivered.clear()
+    wire.pass_time(1)
+    counts = [len(frame.message.entries) for frame in wire.delivered if isinstance(frame.message, Append)]
+    assert max(counts) == MAX_APPEND_ENTRIES
+    assert wire.members["c"].requests == [request("x")]
