@@ -102,8 +102,13 @@ class Barriers:
         self._finish_if_confirmed()
 
     def confirm(self, peer: str, message: Confirm) -> None:
-        """A leader asks whether its term is still ours. The answer waits for the disk."""
+        """A leader asks whether its term is still ours. The answer waits for the disk.
+
+        Not for one that hangs, though: the leader asks again with every heartbeat.
+        """
         core = self._core
+        if core.slow_disk:
+            return
         if message.term == core.term or not core.rules.read_match_term:
             core.promise(peer, Confirmed(message.term, message.round))
 

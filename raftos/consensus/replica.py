@@ -341,14 +341,13 @@ class Replica:
         """Whether this leader was told the same on this link less than half a heartbeat ago.
 
         After each commit a leader sends its new commit index around; answering that would double
-        the messages of a quiet cluster. Heartbeats are further apart, so they are answered.
+        the messages of a quiet cluster. Heartbeats are further apart, so they are answered - unless the
+        disk hangs, and with it all answers: then there must not be more of them every time.
         """
         core = self.core
         same = (peer, core.links.get(peer), message)
-        if (
-            same == self._last_acknowledged
-            and core.now - self._acknowledged_at < core.timings.heartbeat_s / 2
-        ):
+        recently = core.now - self._acknowledged_at < core.timings.heartbeat_s / 2
+        if same == self._last_acknowledged and (recently or core.slow_disk):
             return True
         self._last_acknowledged, self._acknowledged_at = same, core.now
         return False

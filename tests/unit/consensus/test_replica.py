@@ -340,3 +340,24 @@ def test_a_status_says_what_a_member_believes() -> None:
     wire.isolate("b")
     wire.pass_time(1)
     assert not wire["b"].status().has_quorum
+
+
+def test_a_member_whose_disk_is_full_for_long_does_not_gather_promises_it_cannot_keep() -> None:
+    """Reads go on through the others, thousands of rounds a second, for as long as nobody makes space."""
+    wire = Wire()
+    wire.elect("a")
+    wire.members["c"].disk_stuck = True
+    wire.propose("a", "x")
+    wire.pass_time(1)
+    held = len(wire["c"].core._held)
+    for _ in range(100):
+        reads = [wire.read("a") for _ in range(10)]
+        wire.pass_time(0.1)
+        assert set(reads) <= set(wire.ended)
+    assert len(wire["c"].core._held) <= held + 1
+    wire.repair_disk("c")
+    wire.pass_time(0.5)
+    wire.crash("b")
+    read = wire.read("a")
+    wire.pass_time(0.2)
+    assert read in wire.ended
