@@ -32,7 +32,15 @@ from raftos.consensus.messages import Answered, Append, Asked, Message
 from raftos.consensus.proposals import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, MAX_PROPOSAL_BYTES
 from raftos.consensus.replica import NOTICE_S, Replica
 from raftos.consensus.transport import Transport
-from raftos.errors import NoQuorum, OutcomeUnknown, RaftosError, StartupError, Unreachable, error_for
+from raftos.errors import (
+    NoQuorum,
+    NotReady,
+    OutcomeUnknown,
+    RaftosError,
+    StartupError,
+    Unreachable,
+    error_for,
+)
 from raftos.state.machine import CannotApply, Machine
 
 _CALM_TICK_S = 0.05
@@ -149,6 +157,9 @@ class Driver:
         return _joined(await asyncio.gather(*calls, return_exceptions=True))
 
     async def read_barrier(self, deadline: float) -> int:
+        trouble = self._replica.core.trouble
+        if trouble is not None:
+            raise NotReady(f"this member cannot catch up: {trouble}; ask another member")
         call = self._new_call()
         self._replica.read_barrier(time.monotonic(), call, deadline)
         self._kick()

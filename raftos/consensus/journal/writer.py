@@ -55,7 +55,10 @@ class Writer:
             self._put(write)
         except OSError as error:
             if error.errno in _FULL:
-                raise DiskFull(f"the journal cannot be written: {error}") from error
+                raise DiskFull(
+                    f"the journal cannot be written: {error.strerror}; free some space on its disk, "
+                    "and this member goes on by itself"
+                ) from error
             raise self._fail("written", error) from error
         try:
             self._sync(write)
