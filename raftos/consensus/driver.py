@@ -43,9 +43,8 @@ from raftos.errors import (
 )
 from raftos.state.machine import CannotApply, Machine
 
-_CALM_TICK_S = 0.05
 _LEADERLESS_TICK_S = 0.01
-"""An election is decided in steps of this; a calm member need not look so often."""
+"""An election is decided in steps of this; a calm member looks twice in a heartbeat."""
 _TURN_S = 0.02
 """After so long others have their turn: a member may have a gigabyte to apply, and still has to be heard."""
 _RETRY_S = 0.25
@@ -233,6 +232,7 @@ class Driver:
         self._kick()
 
     def _tick(self) -> None:
+        self._timer = None
         try:
             self._replica.tick(time.monotonic())
         except Exception as failure:  # noqa: BLE001 - as in `_run`
@@ -241,11 +241,15 @@ class Driver:
         self._tick_later()
 
     def _tick_later(self) -> None:
+        """Plan the next look. One that is nearer stays, or links that come and go would put it off."""
+        calm_s = self._timings.heartbeat_s / 2
+        calm = self._replica.core.leader is not None
+        due = self._loop.time() + (calm_s if calm else min(calm_s, _LEADERLESS_TICK_S))
+        if self._stopped or (self._timer is not None and self._timer.when() <= due):
+            return
         if self._timer is not None:
             self._timer.cancel()
-        if not self._stopped:
-            calm = self._replica.core.leader is not None
-            self._timer = self._loop.call_later(_CALM_TICK_S if calm else _LEADERLESS_TICK_S, self._tick)
+        self._timer = self._loop.call_at(due, self._tick)
 
     def _kick(self) -> None:
         if not self._kicked and not self._stopped:

@@ -32,6 +32,16 @@ class SlowMachine(Machine):
         return super().apply(entries)
 
 
+class CountingDriver(Driver):
+    """Counts how often it looks."""
+
+    looks = 0
+
+    def _tick(self) -> None:
+        self.looks += 1
+        super()._tick()
+
+
 def config(folder: Path) -> Config:
     return Config(
         cluster="test",
@@ -49,10 +59,10 @@ def config(folder: Path) -> Config:
 
 
 @asynccontextmanager
-async def leading(folder: Path, kind: type[Machine] = Machine) -> AsyncIterator[tuple[Driver, Machine]]:
+async def leading(folder: Path, kind: type[Driver] = Driver) -> AsyncIterator[tuple[Driver, Machine]]:
     """A started member that leads."""
-    machine = kind(folder / "state", cluster_id="test")
-    driver = Driver(config(folder), bytes(32), machine)
+    machine = Machine(folder / "state", cluster_id="test")
+    driver = kind(config(folder), bytes(32), machine)
     elected = asyncio.Event()
     driver.on_role(lambda role, _: elected.set() if role == Role.LEADER else None)
     await driver.start()
@@ -130,6 +140,21 @@ def test_a_member_with_much_to_apply_stays_on_speaking_terms(tmp_path: Path) -> 
         await driver.stop()
         machine.close()
         assert longest < 20 * APPLY_S
+
+    run(scenario())
+
+
+def test_a_calm_member_looks_twice_in_a_heartbeat_however_its_links_come_and_go(tmp_path: Path) -> None:
+    """A leader that looked less often would send its heartbeats too late for short election timeouts."""
+
+    async def scenario() -> None:
+        async with leading(tmp_path, CountingDriver) as (driver, _):
+            assert isinstance(driver, CountingDriver)
+            before, began = driver.looks, time.monotonic()
+            while time.monotonic() < began + 0.3:
+                driver.unlinked("m2", 1)
+                await asyncio.sleep(0.002)
+            assert driver.looks - before >= 10
 
     run(scenario())
 
