@@ -47,7 +47,7 @@ from raftos.errors import Conflict, InvalidInput, NoQuorum, OutcomeUnknown
 MAX_APPLY_BYTES, MAX_APPLY_ENTRIES = 2**20, 1_000
 """About how much is handed over for applying at once."""
 
-NOTICE_S = 0.001
+NOTICE_S = 0.005
 """How long the news that entries are committed may wait for another message to the same follower."""
 
 
