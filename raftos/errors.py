@@ -6,6 +6,9 @@
     |-- NotFound                the thing named does not exist                   404  exit 3
     |-- Conflict                version, existence or request id does not match  409  exit 4
     |   `-- Expired             the request id is older than results are kept    409  exit 4
+    |-- Compacted               the events asked for are no longer kept          410  exit 1
+    |-- LimitReached            there are as many of these as there may be       429  exit 1
+    |-- NoSpace                 the state is full: reads and deletes go on       507  exit 1
     |-- Unauthorized            no credential, or a wrong one                    401  exit 6
     |-- Denied                  the credential does not allow this               403  exit 6
     |-- Unavailable             the cluster cannot answer now                    503  exit 5
@@ -38,6 +41,8 @@ class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=False):
     message: str
     retryable: bool = False
     leader: str | None = None
+    oldest_revision: int | msgspec.UnsetType = msgspec.UNSET
+    """Of `compacted` alone: the earliest revision that a watcher can still resume from."""
 
 
 class RaftosError(Exception):
@@ -83,6 +88,28 @@ class Conflict(RaftosError):
 
 class Expired(Conflict):
     code = "expired"
+
+
+class Compacted(RaftosError):
+    code = "compacted"
+    http_status = 410
+
+    def __init__(self, message: str, *, leader: str | None = None, oldest_revision: int = 0) -> None:
+        super().__init__(message, leader=leader)
+        self.oldest_revision = oldest_revision
+
+    def body(self) -> ErrorBody:
+        return msgspec.structs.replace(super().body(), oldest_revision=self.oldest_revision)
+
+
+class LimitReached(RaftosError):
+    code = "limit_reached"
+    http_status = 429
+
+
+class NoSpace(RaftosError):
+    code = "no_space"
+    http_status = 507
 
 
 class Unauthorized(RaftosError):

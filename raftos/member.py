@@ -21,13 +21,14 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, TypeVarTuple
 
 import msgspec
 
 from raftos.config import Config
 from raftos.consensus.base import Consensus, Role
 from raftos.errors import Fault, InvalidInput, NoQuorum, NotFound, RaftosError, Unavailable, error_for
+from raftos.state import events
 from raftos.state.command import (
     Command,
     Failed,
@@ -41,6 +42,8 @@ from raftos.state.command import (
 from raftos.state.domains import members
 from raftos.state.machine import Machine, Reader
 
+Given = TypeVarTuple("Given")
+Value = TypeVar("Value")
 Consistency = Literal["linearizable", "stale"]
 
 ASK_TIMEOUT_S = 0.3
@@ -228,6 +231,18 @@ class Member:
             return await self._answer_queries(queries)
         return await self._reads.call(queries, deadline)
 
+    async def due(self, now_ms: int) -> list[Command]:
+        """What the domains want proposed because it is `now_ms` of cluster time; from this member's state."""
+        return await self._on_thread(self._thread_reader.due, now_ms)
+
+    async def past_events(self, after_revision: int, most_bytes: int) -> events.Page:
+        """The events kept after a revision, about `most_bytes` of them. Raises NotReady."""
+        return await self._on_thread(self._thread_reader.events, after_revision, most_bytes)
+
+    def latest_events(self, after_revision: int, most_bytes: int) -> events.Page:
+        """The same without waiting: up to the last one applied, unless it says that there are more."""
+        return self._loop_reader.events(after_revision, most_bytes)
+
     def new_request_id(self) -> bytes:
         return new_request_id(self.consensus.cluster_time_ms())
 
@@ -243,8 +258,10 @@ class Member:
     async def _answer_queries(self, queries: Sequence[Query]) -> list[Any | RaftosError]:
         if all(query.point for query in queries):
             return _answer_all(self._loop_reader, queries)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, _answer_all, self._thread_reader, queries)
+        return await self._on_thread(_answer_all, self._thread_reader, queries)
+
+    def _on_thread(self, read: Callable[[*Given], Value], *given: *Given) -> asyncio.Future[Value]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, read, *given)
 
     def _note_freshness(self, _applied_index: int) -> None:
         status = self.consensus.status()

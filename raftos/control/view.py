@@ -7,13 +7,13 @@ knows: when it last heard from whom, and how long it has led.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
-from raftos.state.command import Query
-from raftos.state.domains import kv, members
+from raftos.state.command import Command, Query
+from raftos.state.domains import members
 
 State = Literal["alive", "down"]
 
@@ -35,8 +35,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """The lease: a member not heard from for this long is down."""
     members: Mapping[str, Liveness] = {}
     """By member id."""
-    expiring: tuple[kv.Seen, ...] = ()
-    """Keys whose time-to-live is over."""
+    due: tuple[Command, ...] = ()
+    """What the domains want done by now."""
 
 
 class LastHeard:
@@ -59,18 +59,18 @@ class LastHeard:
 
 async def gather(
     query: Callable[[Query], Awaitable[Any]],
+    due: Callable[[int], Awaitable[Sequence[Command]]],
     heard_ms_ago: Callable[[str], int | None],
     *,
     now_ms: int,
     leading_ms: int,
     down_after_ms: int,
 ) -> View:
-    """The view at cluster time `now_ms`; `query` reads this member's own state and raises RaftosError."""
+    """The view at cluster time `now_ms`; `query` and `due` read this member's state and raise RaftosError."""
     known: members.Members = await query(members.List())
-    due: kv.ExpiringKeys = await query(kv.Expiring(before_ms=now_ms))
     return View(
         leading_ms=leading_ms,
         down_after_ms=down_after_ms,
         members={member.id: Liveness(member.state, heard_ms_ago(member.id)) for member in known.items},
-        expiring=tuple(kv.Seen(key.key, key.revision) for key in due.keys),
+        due=tuple(await due(now_ms)),
     )

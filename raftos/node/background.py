@@ -109,6 +109,7 @@ class Background:
         now_s = time.monotonic()
         return await gather(
             self._query,
+            self._member.due,
             lambda member_id: self._heard.ms_ago(member_id, now_s),
             now_ms=self._member.consensus.cluster_time_ms(),
             leading_ms=leading_ms,

@@ -10,7 +10,7 @@ The rules an apply function lives by:
 * It is deterministic and total: no clock, randomness, environment or set order. Time is
   `context.time_ms`, ids come in the command. It returns `Ok` or `Rejected`.
 * It checks everything, then writes: a `Rejected` must leave no write and no event behind.
-* It touches at most 1 000 rows; a planner in `control/` splits larger work.
+* It touches at most 1 000 rows; larger work is split into several commands, by `due` or by the client.
 * Every table has an explicit primary key, so that a restored copy is identical.
 
 Limits are checked by the domain's validate functions, at the edge before a command is proposed and
@@ -31,20 +31,20 @@ import msgspec
 
 from raftos.state.command import Command, Query, Result
 from raftos.state.events import Event
+from raftos.state.tally import Tallies
 
 MAX_ROWS = 1_000
 """The most rows one command touches, and the most items one query returns."""
-
-MAX_INTEGER = 2**53 - 1
-"""The largest integer every JSON reader keeps exactly."""
 
 
 class Context:
     """What an apply function may know and use besides its command and the tables."""
 
-    __slots__ = ("events", "noted", "revision", "run", "time_ms")
+    __slots__ = ("counts", "events", "most", "noted", "revision", "run", "time_ms")
 
-    def __init__(self, db: sqlite3.Connection, noted: list[int], time_ms: int, revision: int) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, noted: list[int], tallies: Tallies, time_ms: int, revision: int
+    ) -> None:
         self.time_ms = time_ms
         """Cluster time of the entry, in milliseconds."""
         self.revision = revision
@@ -54,6 +54,10 @@ class Context:
         self.noted = noted
         """What the SQL function `noted(value)` was called with since it was emptied. It hands a value that
         a statement computed over to Python, and is NULL itself; whoever uses it takes the values out."""
+        self.counts = tallies.values
+        """The machine's tallies, to read and to add to: `context.counts["kv.keys"] += 1`."""
+        self.most = tallies.most
+        """How high each tally may be; only the quota domain changes it."""
         self.events: list[tuple[int, Event]] = []
 
     def emit(self, event: Event) -> None:
@@ -64,6 +68,7 @@ class Context:
 Apply = Callable[[sqlite3.Connection, Any, Context], Result]
 Ask = Callable[[sqlite3.Connection, Any], msgspec.Struct]
 Validate = Callable[[Any], None]
+Due = Callable[[sqlite3.Connection, int], Iterable[Command]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +85,14 @@ class Domain:
     """What `Ok.value` of a command, or a query, looks like."""
     validate: Mapping[type[Command | Query], Validate] = field(default_factory=dict)
     """The limits, where there are any: raises InvalidInput or TooLarge, with a sentence."""
+    events: Mapping[type[Event], str] = field(default_factory=dict)
+    """Every event, with the name of the field that is its subject, which watchers filter by."""
+    tallies: Mapping[str, int] = field(default_factory=dict)
+    """What the domain counts in `context.counts`, with the most there may be."""
+    grows: Mapping[type[Command], Callable[[Any], bool]] = field(default_factory=dict)
+    """Commands that may store something, with whether this one does: then it is refused for lack of space."""
+    due: Due | None = None
+    """What has to be proposed because time passed: `due(db, now_ms)` only reads, and names what it saw."""
     check: Callable[[sqlite3.Connection], Iterable[str]]
     """The invariants: one sentence for each that does not hold."""
 

@@ -2,24 +2,28 @@
 
 An event says what changed, not the new content: a watcher reads what it wants to know. All events
 of a command carry its revision. The events of one log entry are stored as one blob row, a msgpack
-array of `[revision, event]`, because a row for each command would cost most of the throughput.
+array of `[revision, event]`, because a row for each command would cost most of the throughput; its key
+is the last revision in it, so that a watcher's place is found without an index.
 
 Events are dropped once they are older than the last 100 000 revisions, or than 24 hours of cluster
-time. Dropping happens while applying, at fixed log indexes, so that all members hold the same rows.
+time. Dropping happens while applying, at fixed log indexes, so that all members hold the same rows; the
+tally `events.dropped` remembers how far, so that nobody resumes across the gap unawares.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
+from raftos.state.tally import EVENTS_DROPPED
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
-    log_index INTEGER PRIMARY KEY,
+    last_revision INTEGER PRIMARY KEY,
     time_ms INTEGER NOT NULL,
-    last_revision INTEGER NOT NULL,
     body BLOB NOT NULL
 ) STRICT;
 """
@@ -30,13 +34,15 @@ SWEEP_INDEXES = 64
 """Old rows are dropped at every log index that this divides."""
 SWEEP_ROWS = 1_000
 
-_INSERT = "INSERT INTO events VALUES (?, ?, ?, ?)"
+_INSERT = "INSERT INTO events VALUES (?, ?, ?)"
 _OLD = """
-    SELECT max(log_index) FROM (
-        SELECT log_index, last_revision, time_ms FROM events ORDER BY log_index LIMIT ?
+    SELECT max(last_revision) FROM (
+        SELECT last_revision, time_ms FROM events ORDER BY last_revision LIMIT ?
     ) WHERE last_revision <= ? OR time_ms < ?
 """
-_DELETE = "DELETE FROM events WHERE log_index <= ?"
+_DELETE = "DELETE FROM events WHERE last_revision <= ?"
+_AFTER = "SELECT last_revision, time_ms, body FROM events WHERE last_revision > ? ORDER BY last_revision"
+_DROPPED = "SELECT value FROM tallies WHERE name = ?"
 
 
 class Event(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
@@ -50,34 +56,62 @@ _encode = msgspec.msgpack.Encoder().encode
 EMPTY = _encode([])
 
 
+class Told(NamedTuple):
+    """The events of one log entry: whole revisions, in order."""
+
+    last_revision: int
+    time_ms: int
+    body: bytes
+    """A msgpack array of `[revision, event]`."""
+
+
+class Page(NamedTuple):
+    """Some of the events kept, and whether more follow. What came up to `dropped` is kept no more."""
+
+    entries: list[Told]
+    more: bool
+    dropped: int
+
+
 def encode_events(events: Sequence[Stamped]) -> bytes:
     return _encode(events) if events else EMPTY
 
 
-def append(db: sqlite3.Connection, index: int, time_ms: int, last_revision: int, body: bytes) -> None:
-    """Keep the encoded events of the entry at `index`; an entry without events takes no row."""
-    if body != EMPTY:
-        db.execute(_INSERT, (index, time_ms, last_revision, body))
+def append(db: sqlite3.Connection, told: Told) -> None:
+    """Keep the events of one entry that has some."""
+    db.execute(_INSERT, told)
 
 
-def sweep(db: sqlite3.Connection, time_ms: int, revision: int) -> None:
+def sweep(db: sqlite3.Connection, time_ms: int, revision: int, counts: MutableMapping[str, int]) -> None:
     """Drop at most `SWEEP_ROWS` rows that are old enough."""
     limits = (SWEEP_ROWS, revision - KEEP_REVISIONS, time_ms - KEEP_MS)
     (last,) = db.execute(_OLD, limits).fetchone()
     if last is not None:
         db.execute(_DELETE, (last,))
+        counts[EVENTS_DROPPED] = last
+
+
+def page(db: sqlite3.Connection, after_revision: int, most_bytes: int) -> Page:
+    """The entries after a revision, until their bodies reach `most_bytes`; one at least, if there is one."""
+    (dropped,) = db.execute(_DROPPED, (EVENTS_DROPPED,)).fetchone()
+    entries: list[Told] = []
+    size_bytes = 0
+    for row in db.execute(_AFTER, (after_revision,)):
+        if size_bytes >= most_bytes:
+            return Page(entries, more=True, dropped=dropped)
+        entries.append(Told(*row))
+        size_bytes += len(row[2])
+    return Page(entries, more=False, dropped=dropped)
 
 
 def check(db: sqlite3.Connection, revision: int) -> Iterator[str]:
     """The invariants: one sentence for each that does not hold."""
-    before = 0
-    for index, last_revision, body in db.execute(
-        "SELECT log_index, last_revision, body FROM events ORDER BY 1"
-    ):
+    (before,) = db.execute(_DROPPED, (EVENTS_DROPPED,)).fetchone()
+    for last_revision, _, body in db.execute(_AFTER, (0,)):
         revisions = [stamped[0] for stamped in msgspec.msgpack.decode(body)]
         if (
             revisions != sorted(revisions)
             or not before < revisions[0] <= revisions[-1] <= last_revision <= revision
         ):
-            yield f"the events of log index {index} are out of order"
+            yield f"the events up to revision {last_revision} are out of order"
         before = last_revision

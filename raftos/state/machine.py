@@ -17,15 +17,16 @@ One call of `apply` is one SQLite transaction, in which position, revision and h
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from raftos.state import events, requests, storage
+from raftos.state import events, requests, storage, tally
 from raftos.state.domain import Domain
 from raftos.state.domains import DOMAINS
+from raftos.state.events import Told
 from raftos.state.reader import Reader
 from raftos.state.storage import CannotApply, is_own_trouble
 from raftos.state.turn import Position, Turn, Vocabulary
@@ -54,12 +55,17 @@ class Machine:
         self._path = path
         self._domains = domains
         self._vocabulary = Vocabulary(domains)
-        schema = "".join((events.SCHEMA, requests.SCHEMA, *(domain.schema for domain in domains)))
+        schema = "".join(
+            (tally.SCHEMA, events.SCHEMA, requests.SCHEMA, *(domain.schema for domain in domains))
+        )
         self._db = storage.open_state(path, cluster_id, schema)
         self._noted: list[int] = []
         self._db.create_function("noted", 1, self._noted.append)
         self._position = Position(*self._db.execute(_LOAD).fetchone())
         self._memory = requests.RequestMemory(self._db, self._position.horizon_ms, max_requests)
+        defaults = {name: most for domain in domains for name, most in domain.tallies.items()}
+        self._tallies = tally.Tallies(self._db, defaults)
+        self._listener: Callable[[Sequence[Told]], None] | None = None
         self.faults = 0
         """Commands that ended `Failed` since this process opened the state; above 0 health is red."""
 
@@ -82,6 +88,20 @@ class Machine:
     def state_hash(self) -> bytes:
         """A rolling hash over index, payload, results and events of every entry up to `applied_index`."""
         return self._position.state_hash
+
+    @property
+    def tallies(self) -> Mapping[str, int]:
+        """What is counted (`state/tally.py`), as of the last applied entry."""
+        return self._tallies.values
+
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """How high each tally may be."""
+        return self._tallies.most
+
+    def on_events(self, listener: Callable[[Sequence[Told]], None]) -> None:
+        """Call `listener(told)` with the events of each turn, right after it was saved."""
+        self._listener = listener
 
     def apply(self, entries: Sequence[tuple[int, bytes]]) -> list[list[bytes]]:
         """Apply entries of consecutive indexes, the first being `applied_index + 1`.
@@ -106,14 +126,22 @@ class Machine:
             self._end_transaction()
             self._db.execute("BEGIN IMMEDIATE")
             turn = Turn(
-                self._db, self._vocabulary, self._memory, self._position, self._noted, guarded=guarded
+                self._db,
+                self._vocabulary,
+                self._memory,
+                self._tallies,
+                self._position,
+                self._noted,
+                guarded=guarded,
             )
             results = [turn.entry(index, payload) for index, payload in entries]
             position = turn.position()
+            self._tallies.save()
             self._db.execute(_SAVE, msgspec.structs.astuple(position))
             self._db.execute("COMMIT")
         except BaseException as error:
             self._memory.rollback()
+            self._tallies.rollback()
             with suppress(sqlite3.Error):  # Then the next turn tries again, and says why it cannot.
                 self._end_transaction()
             if is_own_trouble(error):
@@ -123,8 +151,11 @@ class Machine:
                 ) from error
             raise
         self._memory.commit()
+        self._tallies.commit()
         self._position = position
         self.faults += turn.faults
+        if turn.told and self._listener is not None:
+            self._listener(turn.told)
         return results
 
     def _end_transaction(self) -> None:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from raftos.errors import InvalidInput, NotReady, RaftosError
-from raftos.state import storage
-from raftos.state.command import Query
-from raftos.state.domain import Ask, Domain, limits_of
+from raftos.state import events, storage
+from raftos.state.command import Command, Query
+from raftos.state.domain import Ask, Domain, Due, limits_of
 
 STEPS_PER_TICK = 10_000
 MOST_TICKS = 1_000
@@ -32,6 +32,7 @@ class Reader:
         self._ask: dict[type, Ask] = {}
         for domain in domains:
             self._ask.update(domain.queries)
+        self._due: list[Due] = [domain.due for domain in domains if domain.due]
         self._validate = limits_of(domains)
         self._db = storage.connect_reader(path)
         self._ticks = 0
@@ -46,6 +47,22 @@ class Reader:
             return self._ask[kind](self._db, query)
         except sqlite3.Error as error:
             raise self._sentence(query, error) from error
+
+    def due(self, now_ms: int) -> list[Command]:
+        """What the domains want proposed because it is `now_ms` of cluster time. Raises NotReady."""
+        self._ticks = 0
+        try:
+            return [command for due in self._due for command in due(self._db, now_ms)]
+        except sqlite3.Error as error:
+            raise NotReady(f"this member cannot read its state: {error}") from error
+
+    def events(self, after_revision: int, most_bytes: int) -> events.Page:
+        """The events kept after a revision, about `most_bytes` of them. Raises NotReady."""
+        self._ticks = 0
+        try:
+            return events.page(self._db, after_revision, most_bytes)
+        except sqlite3.Error as error:
+            raise NotReady(f"this member cannot read its events: {error}; ask another member") from error
 
     def _sentence(self, query: Query, error: sqlite3.Error) -> RaftosError:
         tag = type(query).__struct_config__.tag

@@ -19,7 +19,7 @@ from pathlib import Path
 from raftos.errors import StartupError
 
 FILE_NAME = "state.sqlite3"
-FORMAT = 1
+FORMAT = 2
 CACHE_KIB = 8_192
 WAL_KEEP_BYTES = 128 * 1024 * 1024
 LOCK_TIMEOUT_S = 2.0
@@ -135,6 +135,11 @@ def _refuse_foreign(path: Path, cluster_id: str) -> None:
     if row[0] > FORMAT:
         raise StartupError(
             f"{path} has format {row[0]}, this version knows {FORMAT}; start the newer version that wrote it"
+        )
+    if row[0] < FORMAT:
+        raise StartupError(
+            f"{path} has format {row[0]}, this version writes {FORMAT}; remove the folder it is in, and this "
+            "member makes its state anew from the log"
         )
     if row[1] != cluster_id:
         raise StartupError(

@@ -4,7 +4,7 @@ A turn holds everything that is not saved yet, so that giving it up means forget
 request of an entry, in order:
 
 1. its id is looked up in the memory of recent requests: refused, answered as the first time, or new;
-2. a new command is held against its domain's limits, then applied by its domain;
+2. a new command is held against its domain's limits and the space left, then applied by its domain;
 3. its result and its events are kept, in one row for each log entry.
 
 Savepoints cost throughput and are needed almost never, so a turn is first tried without. When
@@ -37,8 +37,10 @@ from raftos.state.command import (
     encode_result,
 )
 from raftos.state.domain import Apply, Context, Domain, Validate, decoder_of, limits_of
+from raftos.state.events import Told
 from raftos.state.requests import RequestMemory, join_results
 from raftos.state.storage import CannotApply, is_own_trouble
+from raftos.state.tally import STATE_BYTES, Tallies
 
 HASH_BYTES = 16
 MAX_TIME_MS = 2**47
@@ -47,6 +49,12 @@ MAX_TIME_MS = 2**47
 _OK_PREFIX = b"\x81\xa2ok"
 _ID_CONFLICT = encode_result(
     Rejected("conflict", "this request id was used for another command; send this one under an id of its own")
+)
+_NO_SPACE = encode_result(
+    Rejected(
+        "no_space",
+        "the state is full, so nothing more is stored; delete something, or raise the quota `state.bytes`",
+    )
 )
 _encode = msgspec.msgpack.Encoder().encode
 _decode_entry = msgspec.msgpack.Decoder(tuple[int, int, list[tuple[bytes, msgspec.Raw]]]).decode
@@ -74,6 +82,9 @@ class Vocabulary:
         for domain in domains:
             self.apply.update(domain.commands)
         self.validate: dict[type, Validate] = limits_of(domains)
+        self.grows: dict[type, Callable[[Any], bool]] = {}
+        for domain in domains:
+            self.grows.update(domain.grows)
         self.decode: Callable[[msgspec.Raw], Any] = decoder_of(self.apply).decode
 
 
@@ -85,6 +96,7 @@ class Turn:
         db: sqlite3.Connection,
         vocabulary: Vocabulary,
         memory: RequestMemory,
+        tallies: Tallies,
         start: Position,
         noted: list[int],
         *,
@@ -93,13 +105,17 @@ class Turn:
         self._db = db
         self._apply = vocabulary.apply
         self._validate = vocabulary.validate
+        self._grows = vocabulary.grows
         self._decode = vocabulary.decode
         self._memory = memory
+        self._tallies = tallies
         self._execute = self._guarded if guarded else self._plain
         noted.clear()
-        self._context = Context(db, noted, start.time_ms, start.revision + 1)
+        self._context = Context(db, noted, tallies, start.time_ms, start.revision + 1)
         self._index = start.applied_index
         self._hash = start.state_hash
+        self.told: list[Told] = []
+        """What to tell the watchers once the turn is saved."""
         self.faults = 0
 
     def position(self) -> Position:
@@ -119,7 +135,7 @@ class Turn:
         time_ms, revision = self._context.time_ms, self._context.revision - 1
         self._memory.sweep(index, time_ms)
         if index % events.SWEEP_INDEXES == 0:
-            events.sweep(self._db, time_ms, revision)
+            events.sweep(self._db, time_ms, revision, self._context.counts)
         return answers
 
     def _fill(self, payload: bytes) -> list[bytes]:
@@ -129,7 +145,10 @@ class Turn:
         answers, ids = self._answer(requests)
         body = events.encode_events(context.events)
         context.events.clear()
-        events.append(self._db, self._index, time_ms, context.revision - 1, body)
+        if body is not events.EMPTY:
+            told = Told(context.revision - 1, time_ms, body)
+            events.append(self._db, told)
+            self.told.append(told)
         self._stamp(ids, answers, body)
         return answers
 
@@ -180,6 +199,8 @@ class Turn:
             self._validate[kind](command)
         except InvalidInput as error:
             return encode_result(Rejected(error.code, error.message))
+        if context.counts[STATE_BYTES] >= context.most[STATE_BYTES] and self._is_refused(command):
+            return _NO_SPACE
         changes = db.total_changes
         result = self._apply[kind](db, command, context)
         if type(result) is Ok:
@@ -192,9 +213,14 @@ class Turn:
             raise RuntimeError("an apply function wrote before it refused")
         return encode_result(result)
 
+    def _is_refused(self, command: Command) -> bool:
+        grows = self._grows.get(type(command))
+        return grows is not None and grows(command)
+
     def _guarded(self, command: Command) -> bytes:
         """Apply one command in a savepoint; a bug in its domain makes it `Failed`."""
         context, events_before, revision = self._context, len(self._context.events), self._context.revision
+        tallies = self._tallies.copy()
         self._db.execute("SAVEPOINT command")
         try:
             answer = self._plain(command)
@@ -206,6 +232,7 @@ class Turn:
             del context.events[events_before:]
             context.revision = revision
             context.noted.clear()
+            self._tallies.restore(tallies)
             answer = self._fault(command, error)
         self._db.execute("RELEASE command")
         return answer

@@ -21,6 +21,8 @@ ENGINE = ROOT / "raftos" / "consensus" / "engine.py"
 
 LONGEST_FUNCTION_LINES = 70
 LONGEST_FILE_LINES = 600
+LONGEST_DOMAIN_LINES = 750
+"""A domain is one file, and the half of it that declares its commands and answers is its documentation."""
 
 # What each part may import. The order is the order data flows, from the user to the disk.
 MAY_IMPORT = {
@@ -208,7 +210,8 @@ def test_files_are_short() -> None:
     long = [
         f"{short(file)} has {lines} lines"
         for file in all_files()
-        if (lines := len(file.read_text(encoding="utf-8").splitlines())) > LONGEST_FILE_LINES
+        if (lines := len(file.read_text(encoding="utf-8").splitlines()))
+        > (LONGEST_DOMAIN_LINES if file.parent.name == "domains" else LONGEST_FILE_LINES)
     ]
     assert not long, "\n".join(long)
 

@@ -12,22 +12,26 @@ is up to 1 MiB of bytes. Every write gives the key a new `version`, counted from
 `expect_version` makes a put or a delete conditional; 0 means "must not exist". A put without `ttl_ms`
 takes away an earlier time-to-live. Time passes by command only: a key stays readable until `kv.expire`
 was applied, and that names the revision it saw, so a key written again in between stays.
+
+Versions begin again with a key, revisions never do: who must not mistake a new key for an old one names
+`expect_revision`. A lock is such a key: its holder touches it to keep it alive, and deletes it by revision.
 """
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar
 
 import msgspec
 
 from raftos.errors import InvalidInput, NotFound, TooLarge
 from raftos.state.command import Command, Ok, Query, Rejected, Result
-from raftos.state.domain import MAX_INTEGER, MAX_ROWS, Context, Domain, described
+from raftos.state.domain import MAX_ROWS, Context, Domain, described
 from raftos.state.events import Event
+from raftos.state.limits import check_count, check_name, check_number, check_text
+from raftos.state.tally import ROW_BYTES, STATE_BYTES
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS kv (
@@ -45,7 +49,11 @@ MAX_VALUE_BYTES = 1024 * 1024
 MAX_TTL_MS = 10 * 365 * 24 * 3_600_000
 MAX_TXN_ITEMS = 128
 MAX_TXN_BYTES = MAX_VALUE_BYTES
-MAX_EXPIRING = 10_000
+MAX_EXPIRING = 250
+"""The keys of one `kv.expire`: even the longest make no large log entry."""
+MAX_EXPIRING_AT_ONCE = 10_000
+MAX_KEYS = 10_000_000
+KEYS = "kv.keys"
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 """A page of `kv.list` ends early once its values reach this; its cursor goes on from there."""
 
@@ -62,6 +70,10 @@ Value = Annotated[bytes, described(f"The value, up to {MAX_VALUE_BYTES} bytes.",
 ExpectVersion = Annotated[
     int | None,
     described("The version the key must have now; 0: it must not exist. Otherwise `conflict`.", minimum=0),
+]
+ExpectRevision = Annotated[
+    int | None,
+    described("The revision the key must have been written at. Otherwise `conflict`.", minimum=1),
 ]
 TtlMs = Annotated[
     int | None,
@@ -92,11 +104,25 @@ class Put(Command, frozen=True, tag="kv.put"):
 class Delete(Command, frozen=True, tag="kv.delete"):
     """Delete one key.
 
-    Rejected with `not_found` when it does not exist, `conflict` when it does not have `expect_version`.
+    Rejected with `not_found` when it does not exist, `conflict` when it is not what was expected.
     """
 
     key: Key
     expect_version: ExpectVersion = None
+    expect_revision: ExpectRevision = None
+
+
+class Touch(Command, frozen=True, tag="kv.touch"):
+    """Give a key a new time-to-live, and change nothing else of it: neither value, version nor revision.
+
+    Rejected with `not_found` when it does not exist, `conflict` when it is not at `expect_revision`.
+    """
+
+    key: Key
+    ttl_ms: Annotated[
+        int, described("Delete the key this many milliseconds from now.", minimum=1, maximum=MAX_TTL_MS)
+    ]
+    expect_revision: ExpectRevision = None
 
 
 class DeletePrefix(Command, frozen=True, tag="kv.delete_prefix"):
@@ -110,10 +136,11 @@ class DeletePrefix(Command, frozen=True, tag="kv.delete_prefix"):
 
 
 class Compare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One condition of a transaction."""
+    """One condition of a transaction: the version or the revision a key must have, or both."""
 
     key: Key
-    version: Annotated[int, described("The version the key must have; 0: it must not exist.", minimum=0)]
+    version: ExpectVersion = None
+    revision: ExpectRevision = None
 
 
 class TxnPut(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag="put"):
@@ -131,7 +158,7 @@ class TxnDelete(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
 
 
 class Txn(Command, frozen=True, tag="kv.txn"):
-    """Compare the versions of several keys, then write several keys: all or nothing.
+    """Compare several keys, then write several keys: all or nothing.
 
     Rejected with `conflict` when a comparison fails. The values of one transaction have 1 MiB together.
     """
@@ -155,10 +182,10 @@ class Seen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Expire(Command, frozen=True, tag="kv.expire"):
     """Delete keys whose time-to-live has passed and that are still at the revision that was seen.
 
-    The leader's control loop proposes it; from anybody else it does no harm.
+    The leader proposes it; from anybody else it does no harm.
     """
 
-    keys: Annotated[tuple[Seen, ...], described("The keys.", minItems=1, maxItems=MAX_ROWS)]
+    keys: Annotated[tuple[Seen, ...], described("The keys.", minItems=1, maxItems=MAX_EXPIRING)]
 
 
 # Queries
@@ -179,15 +206,6 @@ class List(Query, frozen=True, tag="kv.list"):
     limit: Limit = 100
     cursor: Annotated[str | None, described("The `cursor` of the page before, for the next one.")] = None
     keys_only: Annotated[bool, described("Leave the values out.")] = False
-
-
-class Expiring(Query, frozen=True, tag="kv.expiring"):
-    """Keys whose time-to-live ends by a time, the earliest first."""
-
-    before_ms: Annotated[int, described("Cluster time in milliseconds since 1970.", minimum=0)]
-    limit: Annotated[int, described("The most keys to name at once.", minimum=1, maximum=MAX_EXPIRING)] = (
-        MAX_EXPIRING
-    )
 
 
 # Answers and events
@@ -213,6 +231,14 @@ class DeletedMany(msgspec.Struct, frozen=True):
 
     deleted: int
     more: bool
+
+
+class Touched(msgspec.Struct, frozen=True):
+    """A key and when its time is over, in cluster time."""
+
+    key: str
+    revision: int
+    expires_ms: int
 
 
 class TxnWritten(msgspec.Struct, frozen=True, tag_field="op", tag="put"):
@@ -259,18 +285,6 @@ class Page(msgspec.Struct, frozen=True):
     cursor: str | None
 
 
-class ExpiringKey(msgspec.Struct, frozen=True):
-    key: str
-    revision: int
-    expires_ms: int
-
-
-class ExpiringKeys(msgspec.Struct, frozen=True):
-    """Keys whose time-to-live ends, the earliest first."""
-
-    keys: list[ExpiringKey]
-
-
 class KeyWritten(Event, frozen=True, tag="kv.written"):
     """A key has a new value."""
 
@@ -287,37 +301,16 @@ class KeyDeleted(Event, frozen=True, tag="kv.deleted"):
 
 # Limits
 
-_CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f]")
-
 
 def _check_key(key: str) -> None:
-    # Of an ASCII text `isprintable` means the same in every version of Python.
-    if key.isascii() and key.isprintable() and 0 < len(key) <= MAX_KEY_BYTES:
-        return
-    if not key:
-        raise InvalidInput("the key is empty; a key has at least one character")
-    _check_text("key", key)
+    check_name("key", key, MAX_KEY_BYTES)
 
 
-def _check_text(what: str, text: str) -> None:
-    if _CONTROL_CHARACTERS.search(text):
-        raise InvalidInput(f"the {what} contains a control character; leave NUL, tabs and line ends out")
-    try:
-        size_bytes = len(text.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidInput(f"the {what} is not valid Unicode text") from error
-    if size_bytes > MAX_KEY_BYTES:
-        raise TooLarge(f"the {what} has {size_bytes} bytes of UTF-8, at most {MAX_KEY_BYTES} are allowed")
-
-
-def _check_number(name: str, value: int, least: int, most: int = MAX_INTEGER) -> None:
-    if not least <= value <= most:
-        raise InvalidInput(f"{name} is {value}; it has to be from {least} to {most}")
-
-
-def _check_count(what: str, count: int, least: int, most: int) -> None:
-    if not least <= count <= most:
-        raise InvalidInput(f"there are {count} {what}; allowed are {least} to {most}")
+def _check_expected(version: int | None, revision: int | None) -> None:
+    if version is not None:
+        check_number("expect_version", version, 0)
+    if revision is not None:
+        check_number("expect_revision", revision, 1)
 
 
 def _validate_write(put: Put | TxnPut) -> None:
@@ -327,32 +320,38 @@ def _validate_write(put: Put | TxnPut) -> None:
             f"the value has {len(put.value)} bytes, at most {MAX_VALUE_BYTES} are allowed; split it"
         )
     if put.ttl_ms is not None:
-        _check_number("ttl_ms", put.ttl_ms, 1, MAX_TTL_MS)
+        check_number("ttl_ms", put.ttl_ms, 1, MAX_TTL_MS)
 
 
 def _validate_put(command: Put) -> None:
     _validate_write(command)
-    if command.expect_version is not None:
-        _check_number("expect_version", command.expect_version, 0)
+    _check_expected(command.expect_version, None)
 
 
 def _validate_delete(command: Delete) -> None:
     _check_key(command.key)
-    if command.expect_version is not None:
-        _check_number("expect_version", command.expect_version, 0)
+    _check_expected(command.expect_version, command.expect_revision)
+
+
+def _validate_touch(command: Touch) -> None:
+    _check_key(command.key)
+    check_number("ttl_ms", command.ttl_ms, 1, MAX_TTL_MS)
+    _check_expected(None, command.expect_revision)
 
 
 def _validate_prefix(command: DeletePrefix | List) -> None:
-    _check_text("prefix", command.prefix)
-    _check_number("limit", command.limit, 1, MAX_ROWS)
+    check_text("prefix", command.prefix, MAX_KEY_BYTES)
+    check_number("limit", command.limit, 1, MAX_ROWS)
 
 
 def _validate_txn(command: Txn) -> None:
-    _check_count("writes", len(command.writes), 1, MAX_TXN_ITEMS)
-    _check_count("comparisons", len(command.compare), 0, MAX_TXN_ITEMS)
+    check_count("writes", len(command.writes), 1, MAX_TXN_ITEMS)
+    check_count("comparisons", len(command.compare), 0, MAX_TXN_ITEMS)
     for compare in command.compare:
         _check_key(compare.key)
-        _check_number("version", compare.version, 0)
+        _check_expected(compare.version, compare.revision)
+        if compare.version is None and compare.revision is None:
+            raise InvalidInput("a comparison names a version or a revision")
     for write in command.writes:
         _validate_write(write) if isinstance(write, TxnPut) else _check_key(write.key)
     if len({write.key for write in command.writes}) < len(command.writes):
@@ -363,94 +362,141 @@ def _validate_txn(command: Txn) -> None:
 
 
 def _validate_expire(command: Expire) -> None:
-    _check_count("keys", len(command.keys), 1, MAX_ROWS)
+    check_count("keys", len(command.keys), 1, MAX_EXPIRING)
     for seen in command.keys:
         _check_key(seen.key)
-        _check_number("revision", seen.revision, 1)
+        check_number("revision", seen.revision, 1)
 
 
 def _validate_get(query: Get) -> None:
     _check_key(query.key)
 
 
-def _validate_expiring(query: Expiring) -> None:
-    _check_number("before_ms", query.before_ms, 0)
-    _check_number("limit", query.limit, 1, MAX_EXPIRING)
-
-
 # Apply
 
-_VERSION = "SELECT version FROM kv WHERE key = ?"
-# One statement for a put, although the new version has to come back: `noted` brings it. RETURNING would
-# cost as much as the write once more, and so would a SELECT before it.
+_SEEN = "SELECT version, revision, length(key) + length(value) FROM kv WHERE key = ?"
+# One statement for a put, although the new version and the old size have to come back: `noted` brings both
+# in one number, the size in its lower 21 bits. RETURNING would cost as much as the write once more, and so
+# would a SELECT before it.
 _WRITE = """
     INSERT INTO kv VALUES (?1, 1, ?2, ?3, ?4) ON CONFLICT (key) DO UPDATE SET
-    version = ifnull(noted(version + 1), version + 1), revision = ?2, expires_ms = ?3, value = ?4
+    version = ifnull(noted(version + 1 << 21 | length(value)), version + 1),
+    revision = ?2, expires_ms = ?3, value = ?4
 """
+_TOUCH = "UPDATE kv SET expires_ms = ? WHERE key = ?"
 _DELETE = "DELETE FROM kv WHERE key = ?"
-_DELETE_EXPIRED = "DELETE FROM kv WHERE key = ? AND revision = ? AND expires_ms <= ?"
-_KEYS = "SELECT key FROM kv WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
+_DUE = "SELECT length(key) + length(value) FROM kv WHERE key = ? AND revision = ? AND expires_ms <= ?"
+_KEYS = "SELECT key, length(key) + length(value) FROM kv WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
 _DELETE_RANGE = "DELETE FROM kv WHERE key BETWEEN ? AND ?"
 
 
-def _version_of(db: sqlite3.Connection, key: str) -> int:
-    row = db.execute(_VERSION, (key,)).fetchone()
-    return int(row[0]) if row else 0
-
-
-def _conflict(key: str, version: int, expected: int) -> Rejected:
+def _refusal(
+    db: sqlite3.Connection, key: str, version: int | None, revision: int | None = None
+) -> Rejected | None:
+    """Why the key is not what was expected, if so."""
+    row = db.execute(_SEEN, (key,)).fetchone()
+    if version is not None and version != (row[0] if row else 0):
+        wanted = f"not at version {version}" if version else "but was expected not to exist"
+    elif revision is not None and revision != (row[1] if row else 0):
+        wanted = f"not of revision {revision}"
+    else:
+        return None
     shown = key if len(key) <= 64 else f"{key[:64]}..."
-    now = f"is at version {version}" if version else "does not exist"
-    wanted = f"not at version {expected}" if expected else "but was expected not to exist"
+    now = (
+        "does not exist"
+        if not row
+        else f"is of revision {row[1]}"
+        if version is None
+        else f"is at version {row[0]}"
+    )
     return Rejected("conflict", f"key {shown!r} {now}, {wanted}; read it again and decide anew")
+
+
+def _crowded(db: sqlite3.Connection, context: Context, keys: Sequence[str]) -> Rejected | None:
+    """Whether writing these keys would make too many."""
+    if context.counts[KEYS] + len(keys) <= context.most[KEYS]:
+        return None
+    new = sum(db.execute(_SEEN, (key,)).fetchone() is None for key in keys)
+    if context.counts[KEYS] + new <= context.most[KEYS]:
+        return None
+    return Rejected(
+        "limit_reached", f"there are {context.counts[KEYS]} keys, as many as there may be; delete some"
+    )
 
 
 def _write(context: Context, put: Put | TxnPut) -> int:
     """Set the key; returns its new version."""
     expires_ms = None if put.ttl_ms is None else context.time_ms + put.ttl_ms
     context.run(_WRITE, (put.key, context.revision, expires_ms, put.value))
-    version = context.noted.pop() if context.noted else 1
+    if context.noted:
+        noted = context.noted.pop()
+        version = noted >> 21
+        context.counts[STATE_BYTES] += len(put.value) - (noted & 0x1F_FFFF)
+    else:
+        version = 1
+        context.counts[KEYS] += 1
+        context.counts[STATE_BYTES] += ROW_BYTES + len(put.key) + len(put.value)
     context.emit(KeyWritten(put.key, version))
     return version
 
 
+def _gone(context: Context, key: str, size_bytes: int, *, expired: bool = False) -> None:
+    """Account for a key that was deleted."""
+    context.counts[KEYS] -= 1
+    context.counts[STATE_BYTES] -= ROW_BYTES + size_bytes
+    context.emit(KeyDeleted(key, expired))
+
+
 def apply_put(db: sqlite3.Connection, command: Put, context: Context) -> Result:
     expected = command.expect_version
-    if expected is not None:
-        version = _version_of(db, command.key)
-        if expected != version:
-            return _conflict(command.key, version, expected)
-    return Ok(Written(command.key, _write(context, command), context.revision))
+    refusal = None if expected is None else _refusal(db, command.key, expected)
+    if refusal is None and context.counts[KEYS] >= context.most[KEYS]:
+        refusal = _crowded(db, context, [command.key])
+    return refusal or Ok(Written(command.key, _write(context, command), context.revision))
 
 
 def apply_delete(db: sqlite3.Connection, command: Delete, context: Context) -> Result:
-    key, expected = command.key, command.expect_version
-    version = _version_of(db, key)
-    if not version:
+    row = db.execute(_SEEN, (command.key,)).fetchone()
+    if not row:
         return Rejected("not_found", "the key does not exist")
-    if expected is not None and expected != version:
-        return _conflict(key, version, expected)
-    db.execute(_DELETE, (key,))
-    context.emit(KeyDeleted(key))
-    return Ok(Deleted(key, context.revision))
+    refusal = _refusal(db, command.key, command.expect_version, command.expect_revision)
+    if refusal is not None:
+        return refusal
+    db.execute(_DELETE, (command.key,))
+    _gone(context, command.key, row[2])
+    return Ok(Deleted(command.key, context.revision))
+
+
+def apply_touch(db: sqlite3.Connection, command: Touch, context: Context) -> Result:
+    row = db.execute(_SEEN, (command.key,)).fetchone()
+    if not row:
+        return Rejected("not_found", "the key does not exist")
+    refusal = _refusal(db, command.key, None, command.expect_revision)
+    if refusal is not None:
+        return refusal
+    expires_ms = context.time_ms + command.ttl_ms
+    db.execute(_TOUCH, (expires_ms, command.key))
+    return Ok(Touched(command.key, row[1], expires_ms))
 
 
 def apply_delete_prefix(db: sqlite3.Connection, command: DeletePrefix, context: Context) -> Result:
     bounds = (command.prefix, _after(command.prefix), command.limit + 1)
-    found = [key for (key,) in db.execute(_KEYS, bounds)]
-    keys = found[: command.limit]
-    if keys:
-        db.execute(_DELETE_RANGE, (keys[0], keys[-1]))
-    for key in keys:
-        context.emit(KeyDeleted(key))
-    return Ok(DeletedMany(len(keys), more=len(found) > len(keys)))
+    found = db.execute(_KEYS, bounds).fetchall()
+    taken = found[: command.limit]
+    if taken:
+        db.execute(_DELETE_RANGE, (taken[0][0], taken[-1][0]))
+    for key, size_bytes in taken:
+        _gone(context, key, size_bytes)
+    return Ok(DeletedMany(len(taken), more=len(found) > len(taken)))
 
 
 def apply_txn(db: sqlite3.Connection, command: Txn, context: Context) -> Result:
-    for compare in command.compare:
-        version = _version_of(db, compare.key)
-        if version != compare.version:
-            return _conflict(compare.key, version, compare.version)
+    refusals = (_refusal(db, each.key, each.version, each.revision) for each in command.compare)
+    refusal = next(filter(None, refusals), None) or _crowded(
+        db, context, [write.key for write in command.writes if isinstance(write, TxnPut)]
+    )
+    if refusal is not None:
+        return refusal
     results = [_apply_write(db, write, context) for write in command.writes]
     return Ok(TxnDone(context.revision, results))
 
@@ -458,21 +504,28 @@ def apply_txn(db: sqlite3.Connection, command: Txn, context: Context) -> Result:
 def _apply_write(
     db: sqlite3.Connection, write: TxnPut | TxnDelete, context: Context
 ) -> TxnWritten | TxnDeleted:
-    if isinstance(write, TxnDelete):
-        deleted = db.execute(_DELETE, (write.key,)).rowcount > 0
-        if deleted:
-            context.emit(KeyDeleted(write.key))
-        return TxnDeleted(write.key, deleted)
-    return TxnWritten(write.key, _write(context, write))
+    if isinstance(write, TxnPut):
+        return TxnWritten(write.key, _write(context, write))
+    row = db.execute(_SEEN, (write.key,)).fetchone()
+    if row:
+        db.execute(_DELETE, (write.key,))
+        _gone(context, write.key, row[2])
+    return TxnDeleted(write.key, deleted=row is not None)
 
 
 def apply_expire(db: sqlite3.Connection, command: Expire, context: Context) -> Result:
     expired = 0
     for seen in command.keys:
-        if db.execute(_DELETE_EXPIRED, (seen.key, seen.revision, context.time_ms)).rowcount:
+        row = db.execute(_DUE, (seen.key, seen.revision, context.time_ms)).fetchone()
+        if row:
+            db.execute(_DELETE, (seen.key,))
+            _gone(context, seen.key, row[0], expired=True)
             expired += 1
-            context.emit(KeyDeleted(seen.key, expired=True))
     return Ok(Expired(expired))
+
+
+def _stores(command: Put | Txn) -> bool:
+    return isinstance(command, Put) or any(isinstance(write, TxnPut) for write in command.writes)
 
 
 # Queries
@@ -481,9 +534,7 @@ _GET = "SELECT key, version, revision, value, expires_ms FROM kv WHERE key = ?"
 _PAGE = (
     "SELECT key, version, revision, {}, expires_ms FROM kv WHERE key {} ? AND key < ? ORDER BY key LIMIT ?"
 )
-_EXPIRING = """
-    SELECT key, revision, expires_ms FROM kv WHERE expires_ms <= ? ORDER BY expires_ms, key LIMIT ?
-"""
+_EXPIRED = "SELECT key, revision FROM kv WHERE expires_ms <= ? ORDER BY expires_ms, key LIMIT ?"
 _LAST_CHARACTER = "\U0010ffff"
 
 
@@ -536,9 +587,10 @@ def list_keys(db: sqlite3.Connection, query: List) -> Page:
     return Page(items, None)
 
 
-def expiring(db: sqlite3.Connection, query: Expiring) -> ExpiringKeys:
-    rows = db.execute(_EXPIRING, (query.before_ms, query.limit))
-    return ExpiringKeys([ExpiringKey(*row) for row in rows])
+def due(db: sqlite3.Connection, now_ms: int) -> list[Command]:
+    """Expire what has outlived its time."""
+    keys = [Seen(*row) for row in db.execute(_EXPIRED, (now_ms, MAX_EXPIRING_AT_ONCE))]
+    return [Expire(tuple(keys[at : at + MAX_EXPIRING])) for at in range(0, len(keys), MAX_EXPIRING)]
 
 
 # Invariants
@@ -558,6 +610,10 @@ def check(db: sqlite3.Connection) -> Iterator[str]:
             yield f"{key!r} is at version {version} of revision {revision}"
         if expires_ms is not None and expires_ms < 1:
             yield f"{key!r} expires at {expires_ms}"
+    [(count,)] = db.execute("SELECT count(*) FROM kv")
+    [(tallied,)] = db.execute("SELECT value FROM tallies WHERE name = ?", (KEYS,))
+    if count != tallied:
+        yield f"{tallied} keys are counted, {count} are kept"
 
 
 DOMAIN = Domain(
@@ -568,28 +624,33 @@ DOMAIN = Domain(
         Delete: apply_delete,
         DeletePrefix: apply_delete_prefix,
         Txn: apply_txn,
+        Touch: apply_touch,
         Expire: apply_expire,
     },
-    queries={Get: get, List: list_keys, Expiring: expiring},
+    queries={Get: get, List: list_keys},
     answers={
         Put: Written,
         Delete: Deleted,
         DeletePrefix: DeletedMany,
         Txn: TxnDone,
+        Touch: Touched,
         Expire: Expired,
         Get: Item,
         List: Page,
-        Expiring: ExpiringKeys,
     },
     validate={
         Put: _validate_put,
         Delete: _validate_delete,
         DeletePrefix: _validate_prefix,
         Txn: _validate_txn,
+        Touch: _validate_touch,
         Expire: _validate_expire,
         Get: _validate_get,
         List: _validate_prefix,
-        Expiring: _validate_expiring,
     },
+    events={KeyWritten: "key", KeyDeleted: "key"},
+    tallies={KEYS: MAX_KEYS},
+    grows={Put: lambda _: True, Txn: _stores},
+    due=due,
     check=check,
 )

@@ -241,5 +241,6 @@ DOMAIN = Domain(
     queries={List: list_members, Get: get},
     answers={Register: Member, Mark: Marked, List: Members, Get: Member},
     validate={Register: _validate_register, Mark: _validate_mark, Get: _validate_get},
+    events={MemberRegistered: "id", MemberMarked: "id"},
     check=check,
 )

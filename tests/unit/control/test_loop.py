@@ -173,9 +173,13 @@ def test_the_loop_expires_keys_and_marks_members_on_a_real_machine(feeder: Feede
     async def query(query: Query) -> Any:
         return feeder.ask(query)
 
+    async def due(now_ms: int) -> list[Command]:
+        return feeder.due(now_ms)
+
     async def view(leading_ms: int) -> View:
         return await gather(
             query,
+            due,
             lambda member: heard.ms_ago(member, 1.0),
             now_ms=feeder.now_ms,
             leading_ms=leading_ms + LEASE_MS,

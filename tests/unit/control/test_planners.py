@@ -6,9 +6,9 @@ from typing import Literal
 
 import pytest
 
-from raftos.control import expiry, liveness
+from raftos.control import liveness, upkeep
 from raftos.control.view import LastHeard, Liveness, View
-from raftos.state.domains import kv, members, validate
+from raftos.state.domains import kv, members
 
 LEASE_MS = 5_000
 DOWN = [members.Mark("m-1", state="down", expect_state="alive")]
@@ -51,28 +51,10 @@ def test_liveness_plans_for_each_member_by_itself() -> None:
     assert [getattr(command, "id", "") for command in liveness.plan(view)] == ["m-1", "m-3"]
 
 
-@pytest.mark.parametrize(
-    ("count", "key_bytes", "sizes"),
-    [
-        (0, 10, []),
-        (1, 10, [1]),
-        (1_000, 10, [1_000]),
-        (1_001, 10, [1_000, 1]),
-        (2_500, 10, [1_000, 1_000, 500]),
-        (600, 1_024, [256, 256, 88]),
-    ],
-)
-def test_expiry_names_what_it_saw_in_commands_of_bounded_size(
-    count: int, key_bytes: int, sizes: list[int]
-) -> None:
-    """At most 1 000 keys and 256 KiB in one command; each is one the machine takes."""
-    keys = tuple(kv.Seen(f"{number:0{key_bytes}}", number + 1) for number in range(count))
-    commands = expiry.plan(View(leading_ms=0, down_after_ms=LEASE_MS, expiring=keys))
-    for command in commands:
-        validate(command)
-    planned = [command.keys for command in commands if isinstance(command, kv.Expire)]
-    assert [len(part) for part in planned] == sizes
-    assert tuple(seen for part in planned for seen in part) == keys
+def test_upkeep_proposes_what_the_domains_want() -> None:
+    """In their order, unchanged."""
+    due = (kv.Expire((kv.Seen("a", 1),)), kv.Expire((kv.Seen("b", 2),)))
+    assert upkeep.plan(View(leading_ms=0, down_after_ms=LEASE_MS, due=due)) == list(due)
 
 
 def test_last_heard_counts_from_the_last_time() -> None:

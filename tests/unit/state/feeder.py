@@ -76,6 +76,14 @@ class Feeder:
         finally:
             reader.close()
 
+    def due(self, now_ms: int | None = None) -> list[Command]:
+        """What the domains want proposed by this time."""
+        reader = self.machine.reader()
+        try:
+            return reader.due(self.now_ms if now_ms is None else now_ms)
+        finally:
+            reader.close()
+
     def reopen(self) -> None:
         """Stop as a process does, without any last word, and start again."""
         self.machine.close()

@@ -15,7 +15,7 @@ from tests.unit.state.feeder import Feeder
 def kept(feeder: Feeder) -> list[list[Any]]:
     """All events that are kept, as `[revision, event]`."""
     rows = feeder.rows()["events"]
-    return [stamped for row in rows for stamped in msgspec.msgpack.decode(row[3])]
+    return [stamped for row in rows for stamped in msgspec.msgpack.decode(row[2])]
 
 
 def test_every_change_is_told_under_its_revision(feeder: Feeder) -> None:

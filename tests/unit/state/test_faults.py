@@ -103,7 +103,7 @@ def test_a_bug_fails_one_command_and_no_other(broken: Feeder, how: str) -> None:
     assert broken.machine.revision == 4
     assert broken.ask(Count()) == Counted(1)
     assert broken.ask(kv.Get("a")).version == 2
-    assert len(msgspec.msgpack.decode(broken.rows()["events"][1][3])) == 3
+    assert len(msgspec.msgpack.decode(broken.rows()["events"][1][2])) == 3
 
 
 def test_every_member_gives_a_bug_the_same_words(feeders: Callable[..., Feeder]) -> None:

@@ -136,7 +136,7 @@ BAD_COMMANDS: list[tuple[Command, type[RaftosError]]] = [
     (kv.Txn(writes=(kv.TxnPut("a", LARGEST_VALUE), kv.TxnPut("b", b"1"))), TooLarge),
     (kv.Expire(keys=()), InvalidInput),
     (kv.Expire(keys=(kv.Seen("a", 0),)), InvalidInput),
-    (kv.Expire(keys=(kv.Seen("a", 1),) * 1001), InvalidInput),
+    (kv.Expire(keys=(kv.Seen("a", 1),) * 251), InvalidInput),
 ]
 
 
@@ -273,8 +273,6 @@ BAD_QUERIES: list[Query] = [
     kv.List(cursor="_w=="),
     kv.List(cursor="YQ==YQ=="),
     kv.List(prefix="b", cursor="YQ=="),
-    kv.Expiring(before_ms=-1),
-    kv.Expiring(before_ms=1, limit=0),
 ]
 
 
@@ -290,11 +288,13 @@ def test_time_to_live_ends_by_command_and_only_for_the_revision_that_was_seen(fe
     feeder.do(put("old", ttl_ms=1_000), put("renewed", ttl_ms=1_000), put("later", ttl_ms=5_000), put("kept"))
     assert feeder.ask(kv.Get("old")).expires_ms == START_MS + 1_000
     feeder.now_ms += 1_000
-    due = feeder.ask(kv.Expiring(before_ms=feeder.now_ms)).keys
-    assert [key.key for key in due] == ["old", "renewed"]
+    [expire] = feeder.due()
+    assert isinstance(expire, kv.Expire)
+    assert [seen.key for seen in expire.keys] == ["old", "renewed"]
     feeder.do(put("renewed", ttl_ms=1_000))
-    seen = tuple(kv.Seen(key.key, key.revision) for key in due)
-    assert feeder.ok(kv.Expire(keys=(*seen, kv.Seen("later", 3), kv.Seen("kept", 4)))) == {"expired": 1}
+    assert feeder.ok(kv.Expire(keys=(*expire.keys, kv.Seen("later", 3), kv.Seen("kept", 4)))) == {
+        "expired": 1
+    }
     assert [item.key for item in feeder.ask(kv.List()).items] == ["kept", "later", "renewed"]
 
 
@@ -302,7 +302,19 @@ def test_a_put_without_time_to_live_takes_an_earlier_one_away(feeder: Feeder) ->
     """What is written without an end has none."""
     feeder.do(put("a", ttl_ms=1), put("a"))
     assert feeder.ask(kv.Get("a")).expires_ms is None
-    assert feeder.ask(kv.Expiring(before_ms=START_MS * 2)).keys == []
+    assert feeder.due(START_MS * 2) == []
+
+
+def test_expiry_is_proposed_in_commands_of_bounded_size(feeder: Feeder) -> None:
+    """The earliest first, each command one that the machine takes, none of them large."""
+    for first in range(0, 600, 100):
+        feeder.do(*(put(f"{number:01024}", ttl_ms=1 + number) for number in range(first, first + 100)))
+    commands = feeder.due(feeder.now_ms + 1_000)
+    for command in commands:
+        validate(command)
+    planned = [command.keys for command in commands if isinstance(command, kv.Expire)]
+    assert [len(part) for part in planned] == [250, 250, 100]
+    assert [seen.revision for part in planned for seen in part] == list(range(1, 601))
 
 
 def test_no_command_meets_a_fault(feeder: Feeder) -> None:
