@@ -15,6 +15,7 @@
     |   |-- NoQuorum            never proposed: certainly not applied            503  exit 5
     |   |-- NotReady            this member cannot serve (starting, disk full)   503  exit 5
     |   |-- Unreachable         no member answered (client side)                 503  exit 5
+    |   |-- SlowWatcher         it left too much unread: resume from its last id 503  exit 5
     |   `-- OutcomeUnknown      may be applied: retry with the same request id   504  exit 5
     |-- Fault                   a bug in raftos, rolled back and reported        500  exit 1
     `-- StartupError            the daemon refuses to start, and says why        500  exit 1
@@ -141,6 +142,10 @@ class NotReady(Unavailable):
 
 class Unreachable(Unavailable):
     code = "unreachable"
+
+
+class SlowWatcher(Unavailable):
+    code = "slow_watcher"
 
 
 class OutcomeUnknown(Unavailable):

@@ -7,7 +7,8 @@ their own.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
@@ -35,6 +36,26 @@ class Answer(msgspec.Struct):
     body: bytes
     content_type: str = JSON
     headers: str = ""
+
+
+class Outlet(Protocol):
+    """Where a stream writes, as long as its reader is there; its task is cancelled when the reader leaves."""
+
+    def write(self, block: bytes) -> None:
+        """Send some of the body, already framed; what the reader does not take at once is buffered."""
+
+    @property
+    def backlog_bytes(self) -> int:
+        """How much is buffered."""
+
+    async def drained(self) -> None:
+        """Wait until little is buffered. Raises ConnectionResetError when that takes too long."""
+
+
+class StreamAnswer(Answer, kw_only=True):
+    """A response whose body `run` writes, piece by piece, until it returns."""
+
+    run: Callable[[Outlet], Awaitable[None]]
 
 
 def json_answer(value: Any, status: int = 200) -> Answer:

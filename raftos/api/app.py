@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from raftos.api import domains
+from raftos.api import domains, ui
 from raftos.api.answers import Answer, MethodNotAllowed, error_answer
 from raftos.api.auth import Gate
 from raftos.api.batch import BatchRoute
@@ -22,19 +22,21 @@ from raftos.api.connection import Request
 from raftos.api.domains import Handler
 from raftos.api.health import Readyz, livez
 from raftos.api.metrics import Metrics
+from raftos.api.openapi import OpenApi
+from raftos.api.streams import Streams
 from raftos.errors import Fault, NotFound, RaftosError
 from raftos.member import Member
 
-OPEN_ROUTES = frozenset({"/livez", "/readyz"})
-"""Health checks carry no secret."""
+OPEN_ROUTES = frozenset({"/livez", "/readyz", "/openapi.json", *ui.FILES})
+"""Health checks carry no secret, and the API's description tells none."""
 
 _log = structlog.get_logger(__name__)
 
 
-def routes_of(member: Member, metrics: Metrics) -> dict[str, dict[str, Handler]]:
+def routes_of(member: Member, metrics: Metrics, streams: Streams) -> dict[str, dict[str, Handler]]:
     """Path -> method -> handler."""
     cluster = ClusterRoutes(member)
-    return {
+    routes: dict[str, dict[str, Handler]] = {
         "/livez": {"GET": livez},
         "/readyz": {"GET": Readyz(member)},
         "/metrics": {"GET": metrics},
@@ -42,8 +44,12 @@ def routes_of(member: Member, metrics: Metrics) -> dict[str, dict[str, Handler]]
         "/v1/leader": {"GET": cluster.leader},
         "/v1/leader/transfer": {"POST": cluster.transfer},
         "/v1/batch": {"POST": BatchRoute(member)},
+        "/v1/events": {"GET": streams},
         **domains.routes(member),
+        **ui.routes(),
     }
+    routes["/openapi.json"] = {"GET": OpenApi(routes, OPEN_ROUTES, member.version)}
+    return routes
 
 
 class App:
@@ -52,8 +58,9 @@ class App:
     def __init__(self, member: Member, gate: Gate) -> None:
         self._member = member
         self._gate = gate
-        self._metrics = Metrics(member)
-        self.routes: Mapping[str, Mapping[str, Handler]] = routes_of(member, self._metrics)
+        self.streams = Streams(member)
+        self._metrics = Metrics(member, self.streams)
+        self.routes: Mapping[str, Mapping[str, Handler]] = routes_of(member, self._metrics, self.streams)
 
     async def answer(self, request: Request) -> Answer:
         started = time.perf_counter()

@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -21,12 +22,14 @@ from typing import cast
 import httptools
 import msgspec
 
-from raftos.api.answers import Answer, error_answer
+from raftos.api.answers import Answer, Outlet, StreamAnswer, error_answer
 from raftos.errors import InvalidInput, RaftosError, TooLarge
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_HEAD_BYTES = 32 * 1024
 LINGER_S = 1.0
+STALLED_S = 30.0
+"""A reader of a stream that takes nothing for this long is gone."""
 MAX_QUEUED_REQUESTS = 16
 """Pipelined requests that may wait on one connection before it is read no further."""
 
@@ -178,6 +181,9 @@ class Connection(asyncio.Protocol):
                 await self._waiter
             request = self._queue.popleft()
             answer = error_answer(request.refused) if request.refused else await self._answer(request)
+            if isinstance(answer, StreamAnswer) and request.method != "HEAD":
+                await self._stream(answer)
+                return
             goes_on = request.keep_alive and not (self._ending and not self._queue)
             self._transport.write(render(answer, last=not goes_on, with_body=request.method != "HEAD"))
             if not self._writable.is_set():
@@ -188,6 +194,18 @@ class Connection(asyncio.Protocol):
             await asyncio.sleep(LINGER_S)
         self._transport.close()
 
+    async def _stream(self, answer: StreamAnswer) -> None:
+        """Send a body of unknown length, the last thing on this connection."""
+        self._ending = True
+        transport = self._transport
+        transport.write(render_head(answer, "Transfer-Encoding: chunked\r\n", last=True))
+        with suppress(ConnectionResetError):  # Then there is nobody to say anything to.
+            await answer.run(_Body(transport, self._writable))
+        transport.write(b"0\r\n\r\n")
+        transport.close()
+        # What is still buffered goes out after closing, but not to a reader that takes nothing.
+        asyncio.get_running_loop().call_later(STALLED_S, transport.abort)
+
     async def finish(self) -> None:
         """End after the request at hand; at once when there is none."""
         self._ending = True
@@ -197,6 +215,33 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         self._transport.abort()
+
+
+def chunk(data: bytes) -> bytes:
+    """Some of a body of unknown length (RFC 9112, 7.1), as it is sent."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class _Body(Outlet):
+    """The body of one stream."""
+
+    def __init__(self, transport: asyncio.Transport, writable: asyncio.Event) -> None:
+        self._transport = transport
+        self._writable = writable
+
+    def write(self, block: bytes) -> None:
+        self._transport.write(block)
+
+    @property
+    def backlog_bytes(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    async def drained(self) -> None:
+        try:
+            await asyncio.wait_for(self._writable.wait(), STALLED_S)
+        except TimeoutError as error:
+            self._transport.abort()
+            raise ConnectionResetError("the reader of a stream takes nothing") from error
 
 
 _BODY_TOO_LARGE = TooLarge(f"a body may have {MAX_BODY_BYTES} bytes")
@@ -217,7 +262,12 @@ def _head(status: int, content_type: str, second: int) -> str:
 
 def render(answer: Answer, *, last: bool, with_body: bool) -> bytes:
     """The bytes of a response (RFC 9112)."""
+    head = render_head(answer, f"Content-Length: {len(answer.body)}\r\n", last=last)
+    return head + answer.body if with_body else head
+
+
+def render_head(answer: Answer, framing: str, *, last: bool) -> bytes:
+    """The status line and the headers; `framing` says where the body ends."""
     common = _head(answer.status, answer.content_type, int(time.time()))
     close = "Connection: close\r\n" if last else ""
-    head = f"{common}{close}{answer.headers}Content-Length: {len(answer.body)}\r\n\r\n".encode("latin-1")
-    return head + answer.body if with_body else head
+    return f"{common}{close}{answer.headers}{framing}\r\n".encode("latin-1")

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from raftos.api.answers import Answer
 from raftos.api.connection import Request
+from raftos.api.streams import Streams
 from raftos.consensus.base import Role
 from raftos.member import Member
 
@@ -44,8 +45,9 @@ class Series:
 class Metrics(Collector):
     """The handler of `/metrics`, and what the API tells it."""
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: Member, streams: Streams) -> None:
         self._member = member
+        self._streams = streams
         self._requests: dict[tuple[str, int], Series] = {}
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -69,6 +71,9 @@ class Metrics(Collector):
         )
         faults.add_metric([], self._member.machine.faults)
         yield faults
+        cut = CounterMetricFamily("raftos_watchers_cut", "Watchers cut off for being slow, since the start.")
+        cut.add_metric([], self._streams.cut)
+        yield cut
 
     def _request_metric(self) -> Metric:
         family = HistogramMetricFamily(
@@ -92,6 +97,7 @@ class Metrics(Collector):
             "raftos_commit_index": ("The last log index known to be agreed.", status.commit_index),
             "raftos_applied_index": ("The last log index applied.", status.applied_index),
             "raftos_synced_index": ("The last log index durable here.", status.synced_index),
+            "raftos_watchers": ("Open streams of events.", len(self._streams)),
             "raftos_revision": ("The revision of the state.", self._member.machine.revision),
         }
         for name, (sentence, value) in gauges.items():

@@ -55,6 +55,7 @@ class Server:
     async def close(self) -> None:
         """Accept no more, let requests at hand end within a second, then close every connection."""
         self._server.close()
+        self._app.streams.close()
         open_connections = list(self._connections)
         if open_connections:
             await asyncio.wait(

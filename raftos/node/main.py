@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import resource
 import signal
 import socket
 import sys
@@ -57,11 +58,18 @@ def main(arguments: list[str] | None = None) -> int:
         config = load(parser.parse_args(arguments).config)
         configure_logs(config.log_level, config.name)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        _allow_many_connections()
         uvloop.run(run(config))
     except RaftosError as error:
         sys.stderr.write(f"raftos: {error.message}\n")
         return error.exit_code
     return 0
+
+
+def _allow_many_connections() -> None:
+    """Every watcher holds a connection open; many systems allow 1 024 files until they are asked."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def run(config: Config) -> None:

@@ -15,6 +15,7 @@ from raftos.state.domains import kv, members
 __all__ = [
     "COMMANDS",
     "DOMAINS",
+    "EVENTS",
     "QUERIES",
     "Context",
     "Domain",
@@ -34,6 +35,11 @@ def tag_of(kind: type[msgspec.Struct]) -> str:
 
 COMMANDS: dict[str, type[Command]] = {tag_of(kind): kind for domain in DOMAINS for kind in domain.commands}
 QUERIES: dict[str, type[Query]] = {tag_of(kind): kind for domain in DOMAINS for kind in domain.queries}
+
+EVENTS: dict[str, str] = {
+    tag_of(kind): subject for domain in DOMAINS for kind, subject in domain.events.items()
+}
+"""Every type of event, with the name of the field that watchers filter by."""
 
 command_decoder = decoder_of(COMMANDS.values())
 """Decodes one msgpack command of any domain."""
