@@ -89,6 +89,8 @@ class Domain:
     """Every event, with the name of the field that is its subject, which watchers filter by."""
     tallies: Mapping[str, int] = field(default_factory=dict)
     """What the domain counts in `context.counts`, with the most there may be."""
+    kept_bytes: Callable[[sqlite3.Connection], int] | None = None
+    """The domain's share of the tally `state.bytes`, summed up from its tables anew; for checks only."""
     grows: Mapping[type[Command], Callable[[Any], bool]] = field(default_factory=dict)
     """Commands that may store something, with whether this one does: then it is refused for lack of space."""
     due: Due | None = None

@@ -179,6 +179,9 @@ class Machine:
         wrong = [*self._memory.check(), *events.check(self._db, self.revision)]
         for domain in self._domains:
             wrong += [f"{domain.name}: {sentence}" for sentence in domain.check(self._db)]
+        kept_bytes = sum(domain.kept_bytes(self._db) for domain in self._domains if domain.kept_bytes)
+        if kept_bytes != self.tallies[tally.STATE_BYTES]:
+            wrong.append(f"{self.tallies[tally.STATE_BYTES]} bytes are counted, {kept_bytes} are kept")
         if wrong:
             raise AssertionError("; ".join(wrong))
 

@@ -417,7 +417,7 @@ def _crowded(db: sqlite3.Connection, context: Context, keys: Sequence[str]) -> R
     if context.counts[KEYS] + len(keys) <= context.most[KEYS]:
         return None
     new = sum(db.execute(_SEEN, (key,)).fetchone() is None for key in keys)
-    if context.counts[KEYS] + new <= context.most[KEYS]:
+    if not new or context.counts[KEYS] + new <= context.most[KEYS]:
         return None
     return Rejected(
         "limit_reached", f"there are {context.counts[KEYS]} keys, as many as there may be; delete some"
@@ -595,6 +595,13 @@ def due(db: sqlite3.Connection, now_ms: int) -> list[Command]:
 
 # Invariants
 
+_KEPT_BYTES = "SELECT ifnull(sum(? + length(key) + length(value)), 0) FROM kv"
+
+
+def kept_bytes(db: sqlite3.Connection) -> int:
+    (size_bytes,) = db.execute(_KEPT_BYTES, (ROW_BYTES,)).fetchone()
+    return int(size_bytes)
+
 
 def check(db: sqlite3.Connection) -> Iterator[str]:
     for key, size_bytes, version, revision, expires_ms in db.execute(
@@ -650,6 +657,7 @@ DOMAIN = Domain(
     },
     events={KeyWritten: "key", KeyDeleted: "key"},
     tallies={KEYS: MAX_KEYS},
+    kept_bytes=kept_bytes,
     grows={Put: lambda _: True, Txn: _stores},
     due=due,
     check=check,

@@ -1,18 +1,21 @@
-"""kv and members against a dictionary: whatever happens in whatever order, both say the same."""
+"""kv, its quota and members against a dictionary: whatever happens in whatever order, both say the same."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from raftos.state.command import Command, Ok, Rejected, Result
-from raftos.state.domains import kv, members
+from raftos.state.domains import kv, members, quota
+from raftos.state.tally import ROW_BYTES, STATE_BYTES
 from tests.unit.state.feeder import Feeder
 
 KEYS = st.sampled_from(["a", "a/1", "a/2", "b", "é", "\U0010ffff"])
@@ -34,6 +37,7 @@ class StateModel(RuleBasedStateMachine):
         self.revision = 0
         self.items: dict[str, kv.Item] = {}
         self.members: dict[str, tuple[str, str]] = {}
+        self.most_keys = kv.MAX_KEYS
         self.last: tuple[bytes, Command, Result] | None = None
 
     def teardown(self) -> None:
@@ -56,13 +60,18 @@ class StateModel(RuleBasedStateMachine):
     def version(self, key: str) -> int:
         return self.items[key].version if key in self.items else 0
 
+    def crowded(self, keys: Iterable[str]) -> str | None:
+        """The refusal of writing these keys, if some are new and too many."""
+        new = sum(key not in self.items for key in keys)
+        return "limit_reached" if new and len(self.items) + new > self.most_keys else None
+
     def written(self, key: str, value: bytes, ttl_ms: int | None) -> kv.Item:
         expires_ms = None if ttl_ms is None else self.feeder.now_ms + ttl_ms
         return kv.Item(key, self.version(key) + 1, self.revision, value, expires_ms)
 
     @rule(key=KEYS, value=VALUES, expect=VERSIONS, ttl_ms=TTLS)
     def put(self, key: str, value: bytes, expect: int | None, ttl_ms: int | None) -> None:
-        refused = "conflict" if expect not in {None, self.version(key)} else None
+        refused = "conflict" if expect not in {None, self.version(key)} else self.crowded([key])
         answer = self.send(kv.Put(key, value, expect, ttl_ms), refused)
         if answer is not None:
             self.items[key] = self.written(key, value, ttl_ms)
@@ -92,7 +101,9 @@ class StateModel(RuleBasedStateMachine):
     def txn(
         self, compare: list[tuple[str, int]], writes: dict[str, bytes | None], ttl_ms: int | None
     ) -> None:
-        refused = None if all(self.version(key) == version for key, version in compare) else "conflict"
+        matches = all(self.version(key) == version for key, version in compare)
+        puts = [key for key, value in writes.items() if value is not None]
+        refused = self.crowded(puts) if matches else "conflict"
         operations = tuple(
             kv.TxnDelete(key) if value is None else kv.TxnPut(key, value, ttl_ms)
             for key, value in writes.items()
@@ -116,6 +127,18 @@ class StateModel(RuleBasedStateMachine):
         for item in named:
             if not behind and item.expires_ms is not None and item.expires_ms <= self.feeder.now_ms:
                 del self.items[item.key]
+
+    @rule(key=KEYS, ttl_ms=st.integers(1, 50))
+    def touch(self, key: str, ttl_ms: int) -> None:
+        refused = None if key in self.items else "not_found"
+        if self.send(kv.Touch(key, ttl_ms), refused) is not None:
+            expires_ms = self.feeder.now_ms + ttl_ms
+            self.items[key] = msgspec.structs.replace(self.items[key], expires_ms=expires_ms)
+
+    @rule(most=st.integers(0, 6))
+    def limit_keys(self, most: int) -> None:
+        self.send(quota.Set(kv.KEYS, most), None)
+        self.most_keys = most
 
     @rule(member=MEMBERS, name=NAMES)
     def register(self, member: str, name: str) -> None:
@@ -155,6 +178,13 @@ class StateModel(RuleBasedStateMachine):
         assert page.items == sorted(self.items.values(), key=lambda item: item.key.encode())
         known = {member.id: (member.name, member.state) for member in self.feeder.ask(members.List()).items}
         assert known == self.members
+
+    @invariant()
+    def the_tallies_add_up(self) -> None:
+        kept = [len(item.key) + len(item.value or b"") for item in self.items.values()]
+        tallies = self.feeder.machine.tallies
+        assert tallies[kv.KEYS] == len(kept)
+        assert tallies[STATE_BYTES] == sum(kept) + ROW_BYTES * len(kept)
 
 
 StateModel.TestCase.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
