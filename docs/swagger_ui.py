@@ -47,9 +47,10 @@ def readme(version: str, files: dict[str, bytes]) -> str:
     return f"""\
 # Files of the page `/docs`
 
-`docs.html`, `docs.js`, `docs.css` and `icon.svg` are raftos' own. The others are [Swagger UI](https://swagger.io/tools/swagger-ui/)
-{version}, taken unchanged from the npm package `swagger-ui-dist` and compressed; its licence and those of what it contains are in
-`{LICENCE}`. Do not edit them: `python -m docs.swagger_ui VERSION` renews them and this page.
+`docs.html`, `docs.js`, `docs.css` and `icon.svg` are raftos' own. The others are
+[Swagger UI](https://swagger.io/tools/swagger-ui/) {version}, taken unchanged from the npm package
+`swagger-ui-dist` and compressed; its licence and those of what it contains are in `{LICENCE}`. Do not edit
+them: `python -m docs.swagger_ui VERSION` renews them and this page.
 
 | file, not compressed | SHA-256 |
 |---|---|

@@ -14,6 +14,7 @@ from raftos.api.openapi.schemas import FOLDER, Schema
 SAMPLES: dict[str, Any] = {
     "commit_index": 42,
     "endpoint": "http://127.0.0.1:4001",
+    "expect_state": "down",
     "expires_ms": 1_795_000_060_000,
     "id": "m-1",
     "key": "greeting",

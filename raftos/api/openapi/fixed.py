@@ -65,8 +65,8 @@ def _cluster(catalogue: Catalogue) -> dict[tuple[str, str], Schema]:
         ("POST", "/v1/leader/transfer"): operation(
             "cluster",
             "leader_transfer",
-            "Hand leadership to a member. Without a `target` the best follower takes over. Writes wait during "
-            "the transfer; none is lost.",
+            "Hand leadership to a member. Without a `target` the best follower takes over. Writes wait "
+            "during the transfer; none is lost.",
             answered(_object({"leader": {"type": "string"}}), {"leader": "n2"}),
             (400, 401, 403, 404, 413, 415, 500, 503, 504),
             parameters=[TIMEOUT],
@@ -91,8 +91,8 @@ def _batch() -> dict[tuple[str, str], Schema]:
         ("POST", "/v1/batch"): operation(
             "batch",
             "batch",
-            "Up to 2000 commands and queries at once. Independent, in order, not atomic, one result each; the "
-            "queries run after the commands have been answered. The answer has the content type of the "
+            "Up to 2000 commands and queries at once. Independent, in order, not atomic, one result each; "
+            "the queries run after the commands have been answered. The answer has the content type of the "
             "request. Several keys all or nothing: `kv.txn`.",
             answered(_object({"results": {"type": "array", "items": result}})),
             (400, 401, 403, 413, 415, 500),
@@ -129,8 +129,8 @@ def _one_of(kinds: list[tuple[str, type]]) -> Schema:
 def _events() -> dict[tuple[str, str], Schema]:
     stream = (
         'event: kv.written\nid: 17\ndata: {"type":"kv.written","revision":17,"time_ms":1795000000000,'
-        '"key":"greeting","version":1}\n\nevent: bookmark\nid: 17\ndata: {"revision":17,"member":"n1","age_ms":4}'
-        "\n\n"
+        '"key":"greeting","version":1}\n\n'
+        'event: bookmark\nid: 17\ndata: {"revision":17,"member":"n1","age_ms":4}\n\n'
     )
     answer = answered(
         {"type": "string", "description": f"Server-sent events; `data` is one of `{FOLDER}Event`."},
@@ -141,9 +141,9 @@ def _events() -> dict[tuple[str, str], Schema]:
         ("GET", "/v1/events"): operation(
             "events",
             "events",
-            "Follow what changes. Each message is one event; `id` stands on the last event of a revision, so that "
-            "resuming after it splits none. A `bookmark` says how far the stream is when nothing else is "
-            "said, an `end` why it ends. It does not end by itself: use a client that can stream.",
+            "Follow what changes. Each message is one event; `id` stands on the last event of a revision, "
+            "so that resuming after it splits none. A `bookmark` says how far the stream is when nothing "
+            "else is said, an `end` why it ends. It does not end by itself: use a client that can stream.",
             answer,
             (400, 401, 403, 410, 429, 500, 503),
             parameters=_event_parameters(),
@@ -209,8 +209,8 @@ def _health() -> dict[tuple[str, str], Schema]:
         ("GET", "/readyz"): operation(
             "health",
             "readyz",
-            "Whether a request sent here now would be served. A leader is known, this member has applied close "
-            "to what is committed, and its disk takes writes.",
+            "Whether a request sent here now would be served. A leader is known, this member has applied "
+            "close to what is committed, and its disk takes writes.",
             answered(_object({"ready": {"const": True}}), {"ready": True}),
             (*OPEN_ERRORS, 503),
         ),

@@ -51,8 +51,8 @@ PARAMETERS: Schema = {
     "consistency": {
         "name": "consistency",
         "in": "query",
-        "description": "`linearizable` sees every write acknowledged before the request began; `stale` is this "
-        "member's own state, also without a quorum, and says in `Raftos-Age-Ms` how old it may be.",
+        "description": "`linearizable` sees every write acknowledged before the request began; `stale` is "
+        "this member's own state, also without a quorum, and says in `Raftos-Age-Ms` how old it may be.",
         "schema": {"enum": ["linearizable", "stale"], "default": "linearizable"},
     },
 }
@@ -71,8 +71,9 @@ HEADERS: Schema = {
 REQUEST_ID: Schema = {
     "type": ["string", "null"],
     "format": "uuid",
-    "description": "A version 7 UUID whose time is cluster time. Sent again with the same id within 10 minutes, a "
-    "command is not applied again and returns its first result. Without one the member mints an id.",
+    "description": "A version 7 UUID whose time is cluster time. Sent again with the same id within 10 "
+    "minutes, a command is not applied again and returns its first result. Without one the member mints "
+    "an id.",
 }
 
 _TIME = {"Raftos-Time": {"$ref": "#/components/headers/time"}}
@@ -80,7 +81,7 @@ _AGE = {"Raftos-Age-Ms": {"$ref": "#/components/headers/age"}}
 
 
 def operation(tag: str, name: str, text: str, answer: Schema, errors: Sequence[int], **more: Any) -> Schema:
-    """One operation. `text` is a docstring whose first sentence is the summary; `answer` the response of 200."""
+    """One operation. The first sentence of `text` is its summary; `answer` is the response of status 200."""
     summary, _, rest = text.partition(". ")
     described = {"description": rest} if rest else {}
     return {
@@ -128,6 +129,5 @@ def _error_response(status: int, codes: Iterable[str]) -> Schema:
     }
     return {
         "description": f"{SAID[status]} `code` is {' or '.join(f'`{code}`' for code in named)}.",
-        "headers": _TIME,
         "content": {JSON: {"schema": {"$ref": f"{FOLDER}Error"}, "example": example}},
     }
