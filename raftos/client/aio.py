@@ -14,6 +14,7 @@ import msgspec
 
 from raftos.client.contexts import resolve
 from raftos.client.core import Core
+from raftos.client.events import AsyncEvents, Event, Wanted
 from raftos.client.kv import AsyncKv
 from raftos.client.leader import AsyncLeader
 from raftos.client.members import AsyncMembers
@@ -28,6 +29,10 @@ _DECODERS = {
     for domain in DOMAINS
     for kind, answer in domain.answers.items()
 }
+
+
+def _as_it_is(event: Event) -> Event:
+    return event
 
 
 class AsyncClient:
@@ -56,6 +61,33 @@ class AsyncClient:
     async def status(self) -> Status:
         """The cluster as one live member sees it, every member listed."""
         return await self._core.request(Request("GET", "/v1/status"), decode_status)
+
+    def events(
+        self,
+        topics: Sequence[str] = (),
+        *,
+        prefix: str = "",
+        subject: str | None = None,
+        since: int | None = None,
+        stale: bool = False,
+        give_up_s: float | None = None,
+    ) -> AsyncEvents[Event]:
+        """Follow what happens in the cluster: an async iterator of events, and a context manager.
+
+        `topics` are domains (`kv`) or types of events (`kv.written`), all if empty. An event's subject, such
+        as a key, has to start with `prefix` and to be `subject`, where given. `since` is the revision after
+        which to begin, -20 stands for the last 20. Without it: from now on, which the first bookmark
+        settles, so that a disconnect before it begins anew. A member that lost touch with the others is
+        left for another one, unless `stale`.
+
+        It resumes by itself on another member, for ever, or until none could be reached for `give_up_s`
+        seconds: complete, in order, nothing twice. Raises Compacted (what follows `since` is no longer
+        kept), InvalidInput, LimitReached, Unauthorized, and with `give_up_s` NoQuorum and Unreachable.
+        """
+        wanted = Wanted(
+            topics=topics, prefix=prefix, subject=subject, since=since, stale=stale, give_up_s=give_up_s
+        )
+        return AsyncEvents(self._core, wanted, _as_it_is)
 
     async def batch(self, requests: Sequence[Command | Query], *, stale: bool = False) -> list[Any]:
         """Send many commands and queries at once: independent, in order, not atomic.

@@ -17,7 +17,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from typing import cast
+from collections.abc import Callable
+from typing import TypeVar, cast
 
 import httptools
 import msgspec
@@ -27,6 +28,9 @@ from raftos.errors import OutcomeUnknown, Unreachable
 CONNECT_TIMEOUT_S = 0.5
 IDLE_S = 30.0
 """A connection idle for longer is not used again: the member may be about to close it."""
+
+
+Made = TypeVar("Made", bound=asyncio.BaseProtocol)
 
 
 class Silent(OutcomeUnknown):
@@ -155,7 +159,7 @@ class Connections:
     async def exchange(self, address: Address, request: bytes, timeout_s: float) -> Answer:
         """One attempt, connecting included. Raises Unreachable, Silent, Broken."""
         deadline = time.monotonic() + timeout_s
-        connection = self._take(address) or await _connect(address, min(timeout_s, CONNECT_TIMEOUT_S))
+        connection = self._take(address) or await connect(address, timeout_s, Connection)
         try:
             return await connection.exchange(request, deadline - time.monotonic())
         except TimeoutError as error:
@@ -192,13 +196,18 @@ class Connections:
             connection.abort()
 
 
-async def _connect(address: Address, timeout_s: float) -> Connection:
+async def connect(address: Address, timeout_s: float, protocol: Callable[[], Made]) -> Made:
+    """Connect to a member, for at most `timeout_s` and never longer than `CONNECT_TIMEOUT_S`.
+
+    Raises Unreachable.
+    """
     loop = asyncio.get_running_loop()
+    limit_s = min(timeout_s, CONNECT_TIMEOUT_S)
     try:
-        async with asyncio.timeout(timeout_s):
-            _, connection = await loop.create_connection(Connection, address.host, address.port)
+        async with asyncio.timeout(limit_s):
+            _, connection = await loop.create_connection(protocol, address.host, address.port)
     except TimeoutError as error:
-        raise Unreachable(f"{address.url} accepted no connection within {timeout_s:.3g} s") from error
+        raise Unreachable(f"{address.url} accepted no connection within {limit_s:.3g} s") from error
     except OSError as error:
         raise Unreachable(f"{address.url} cannot be reached: {error.strerror or error}") from error
     return connection

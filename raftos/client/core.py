@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
+from weakref import WeakSet
 
 import msgspec
 
@@ -26,6 +27,10 @@ from raftos.state.domains import validate
 Value = TypeVar("Value")
 
 
+class Closable(Protocol):
+    async def aclose(self) -> None: ...
+
+
 class Core:
     """The cluster as seen by one client. It belongs to the event loop of its first use."""
 
@@ -35,13 +40,14 @@ class Core:
                 f"a call needs a timeout of at least {SHORTEST_TIMEOUT_S} s, an attempt more than 0 s"
             )
         self._target = target
-        self._timeout_s = timeout_s
-        self._attempt_timeout_s = attempt_timeout_s
+        self.timeout_s = timeout_s
+        self.attempt_timeout_s = attempt_timeout_s
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pool: Pool
         self._line: Batcher
         self._stale_line: Batcher
+        self._followers: WeakSet[Closable] = WeakSet()
 
     async def command(self, command: Command, decode: Callable[[msgspec.Raw], Value]) -> Value:
         """Apply a command and return its value. Raises RaftosError."""
@@ -64,13 +70,13 @@ class Core:
     ) -> Value:
         """One request of its own, with the same failover. Raises RaftosError."""
         self._enter()
-        attempts = Attempts(deadline=time.monotonic() + self._timeout_s, may_write=request.method != "GET")
+        attempts = Attempts(deadline=time.monotonic() + self.timeout_s, may_write=request.method != "GET")
         failures = 0
         while attempts.worth_an_attempt():
             endpoint = self._pool.pick()
             try:
                 remaining_s = attempts.deadline - time.monotonic()
-                timeout_s = min(remaining_s, attempt_timeout_s or self._attempt_timeout_s)
+                timeout_s = min(remaining_s, attempt_timeout_s or self.attempt_timeout_s)
                 answer = await self._pool.send(endpoint, request, timeout_s)
             except RaftosError as error:
                 self._pool.learn(endpoint, error)
@@ -82,12 +88,22 @@ class Core:
                 return _decoded(answer.body, decode, attempts)
             failures += 1
             await self._pool.pause(failures)
-        raise attempts.verdict(f"within {self._timeout_s:g} s")
+        raise attempts.verdict(f"within {self.timeout_s:g} s")
+
+    def open_pool(self) -> Pool:
+        """The members, for what is neither command, query nor request. Raises InvalidInput."""
+        self._enter()
+        return self._pool
+
+    def closes(self, follower: Closable) -> None:
+        """From now on, closing this closes the follower first."""
+        self._followers.add(follower)
 
     async def close(self) -> None:
-        """Close every connection; calls still open end with OutcomeUnknown or NoQuorum."""
+        """Close every connection. Open calls end with OutcomeUnknown or NoQuorum, followers just end."""
         opened, self._closed = self._loop is not None and not self._closed, True
         if opened:
+            await asyncio.gather(*(follower.aclose() for follower in self._followers))
             await self._line.close()
             await self._stale_line.close()
             await self._pool.close()
@@ -107,7 +123,7 @@ class Core:
         self._stale_line = self._batcher()
 
     def _batcher(self) -> Batcher:
-        return Batcher(self._pool, timeout_s=self._timeout_s, attempt_timeout_s=self._attempt_timeout_s)
+        return Batcher(self._pool, timeout_s=self.timeout_s, attempt_timeout_s=self.attempt_timeout_s)
 
 
 Encoded = TypeVar("Encoded", bytes, msgspec.Raw)

@@ -3,7 +3,8 @@
 The member that answered most recently is asked again; among members that never answered, the first
 listed. A member that failed is **set aside** for a while: it is asked only when all others are set
 aside too, and then the one whose time ends first. That alone makes a client go round all members
-while the cluster has no leader, and stay with one as long as it answers.
+while the cluster has no leader, and stay with one as long as it answers. Streams, which stay long where
+they are, go to each member in turn instead, and each client begins its turns anywhere.
 
     failed how                        set aside for
     answered "not now" (503, 504)     50 ms: another member may know the new leader
@@ -14,6 +15,7 @@ while the cluster has no leader, and stay with one as long as it answers.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
@@ -51,12 +53,26 @@ class Endpoints:
         self._known = [Endpoint(url) for url in urls]
         self._is_live = is_live
         self._clock = clock
+        self._turn = random.randrange(len(self._known))  # noqa: S311 - spreading load, not secrets
+
+    def __len__(self) -> int:
+        return len(self._known)
 
     def pick(self) -> Endpoint:
         now = self._clock()
         ready = [endpoint for endpoint in self._known if endpoint.aside_until <= now]
         if ready:
             return max(ready, key=lambda endpoint: endpoint.answered_at)
+        return min(self._known, key=lambda endpoint: endpoint.aside_until)
+
+    def rotate(self) -> Endpoint:
+        """The next member in turn, of those not set aside: whoever stays long is spread over all of them."""
+        self._turn += 1
+        at = self._turn % len(self._known)
+        now = self._clock()
+        for endpoint in self._known[at:] + self._known[:at]:
+            if endpoint.aside_until <= now:
+                return endpoint
         return min(self._known, key=lambda endpoint: endpoint.aside_until)
 
     def any_ready(self) -> bool:

@@ -1,19 +1,23 @@
 """Small values under keys.
 
 Every write is one command with its own request id: however often it has to be sent, it happens once.
-The versions of a key start at 1; `expect_version=0` means that the key must not exist. A write that
-does not meet its expectation raises Conflict and changes nothing.
+The versions of a key start at 1; `expect_version=0` means that the key must not exist. Versions begin
+again with a key that was deleted, revisions never repeat: `expect_revision` means this very write of it.
+A write that does not meet its expectation raises Conflict and changes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Literal
 
 import msgspec
 
 from raftos.client.core import Core
+from raftos.client.events import AsyncEvents, Event, Wanted
 from raftos.errors import InvalidInput
 from raftos.state.domain import MAX_ROWS
+from raftos.state.domains import tag_of
 from raftos.state.domains.kv import (
     Compare,
     Delete,
@@ -21,8 +25,12 @@ from raftos.state.domains.kv import (
     DeletedMany,
     DeletePrefix,
     Get,
+    KeyDeleted,
+    KeyWritten,
     List,
     Put,
+    Touch,
+    Touched,
     Txn,
     TxnDelete,
     TxnDone,
@@ -41,6 +49,16 @@ class Item(msgspec.Struct, frozen=True):
     expires_ms: int | None = None
 
 
+class KeyChange(msgspec.Struct, frozen=True):
+    """What happened to a key, not what it became: `get` knows its value. Only a put has a `version`."""
+
+    kind: Literal["put", "delete", "expire"]
+    key: str
+    version: int | None
+    revision: int
+    time_ms: int
+
+
 class _Page(msgspec.Struct, frozen=True):
     items: list[Item]
     cursor: str | None
@@ -49,6 +67,7 @@ class _Page(msgspec.Struct, frozen=True):
 _decode_written = msgspec.msgpack.Decoder(Written).decode
 _decode_item = msgspec.msgpack.Decoder(Item).decode
 _decode_deleted = msgspec.msgpack.Decoder(Deleted).decode
+_decode_touched = msgspec.msgpack.Decoder(Touched).decode
 _decode_deleted_many = msgspec.msgpack.Decoder(DeletedMany).decode
 _decode_done = msgspec.msgpack.Decoder(TxnDone).decode
 _decode_page = msgspec.msgpack.Decoder(_Page).decode
@@ -75,9 +94,19 @@ class AsyncKv:
         """The present value; `stale` takes what the member asked has, perhaps old. Raises NotFound."""
         return await self._core.query(Get(key), _decode_item, stale=stale)
 
-    async def delete(self, key: str, *, expect_version: int | None = None) -> Deleted:
+    async def delete(
+        self, key: str, *, expect_version: int | None = None, expect_revision: int | None = None
+    ) -> Deleted:
         """Delete a key. Raises NotFound, Conflict."""
-        return await self._core.command(Delete(key, expect_version), _decode_deleted)
+        return await self._core.command(Delete(key, expect_version, expect_revision), _decode_deleted)
+
+    async def touch(self, key: str, *, ttl_s: float, expect_revision: int | None = None) -> Touched:
+        """Have the key deleted `ttl_s` seconds from now, and change nothing else of it.
+
+        Neither its value nor its version nor its revision changes, and nobody who watches is told.
+        Raises NotFound, Conflict (the key is not of `expect_revision`).
+        """
+        return await self._core.command(Touch(key, _milliseconds(ttl_s), expect_revision), _decode_touched)
 
     async def delete_prefix(self, prefix: str) -> int:
         """Delete every key that starts with `prefix`; returns how many there were.
@@ -93,11 +122,27 @@ class AsyncKv:
         return deleted
 
     async def txn(self, *, compare: Sequence[Compare] = (), writes: Sequence[TxnPut | TxnDelete]) -> TxnDone:
-        """Compare the versions of several keys, then write several: all of it or nothing.
+        """Compare the versions or revisions of several keys, then write several: all of it or nothing.
 
-        Raises Conflict where a key is not at the version it was compared with.
+        Raises Conflict where a key is not at the version or the revision it was compared with.
         """
         return await self._core.command(Txn(tuple(writes), tuple(compare)), _decode_done)
+
+    def watch(
+        self, key: str, *, prefix: bool = False, since: int | None = None, give_up_s: float | None = None
+    ) -> AsyncEvents[KeyChange]:
+        """Follow the changes of one key, or with `prefix` of all that start with `key`.
+
+        The iterator, `since`, `give_up_s` and the errors are those of `client.events`.
+        """
+        wanted = Wanted(
+            topics=_CHANGES,
+            prefix=key if prefix else "",
+            subject=None if prefix else key,
+            since=since,
+            give_up_s=give_up_s,
+        )
+        return AsyncEvents(self._core, wanted, _change)
 
     async def list(
         self, prefix: str = "", *, limit: int | None = None, keys_only: bool = False, stale: bool = False
@@ -125,6 +170,17 @@ class AsyncKv:
             if cursor is None:
                 return
             left = None if left is None else left - len(page.items)
+
+
+_CHANGES = (tag_of(KeyWritten), tag_of(KeyDeleted))
+
+
+def _change(event: Event) -> KeyChange:
+    fields = event.fields
+    if event.type == _CHANGES[0]:
+        return KeyChange("put", fields["key"], fields["version"], event.revision, event.time_ms)
+    kind: Literal["delete", "expire"] = "expire" if fields.get("expired") else "delete"
+    return KeyChange(kind, fields["key"], None, event.revision, event.time_ms)
 
 
 def _bytes(value: bytes | str) -> bytes:

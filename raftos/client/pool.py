@@ -16,7 +16,9 @@ import msgspec
 
 from raftos.client.connection import Address, Answer, Broken, Connections, Silent
 from raftos.client.endpoints import BROKEN_S, GONE_S, NOT_NOW_S, Endpoint, Endpoints
+from raftos.client.streaming import Stream, open_stream
 from raftos.errors import (
+    Compacted,
     ErrorBody,
     NoQuorum,
     NotReady,
@@ -35,6 +37,9 @@ SHORTEST_TIMEOUT_S = 0.1
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
+
+
+_STREAM_HEADERS = "Accept: text/event-stream\r\nAccept-Encoding: gzip\r\n"
 
 
 class _ErrorAnswer(msgspec.Struct, frozen=True):
@@ -124,6 +129,10 @@ class Pool:
         self._endpoints = Endpoints(endpoints, self._is_live)
         self._connections = Connections()
 
+    def __len__(self) -> int:
+        """How many members this client knows."""
+        return len(self._endpoints)
+
     def pick(self) -> Endpoint:
         """The member likeliest to answer now."""
         return self._endpoints.pick()
@@ -142,6 +151,21 @@ class Pool:
             raise _error_in(answer, endpoint)
         return answer
 
+    def rotate(self) -> Endpoint:
+        """The member for a stream: each in turn, as streams stay."""
+        return self._endpoints.rotate()
+
+    async def stream(self, endpoint: Endpoint, path: str, timeout_s: float) -> Stream:
+        """One attempt to begin a stream of events at one member. Raises as `send` does."""
+        head = self._head(endpoint.address, Request("GET", path), timeout_s, _STREAM_HEADERS)
+        status, stream = await open_stream(endpoint.address, head, timeout_s)
+        if status == 200:
+            return stream
+        try:
+            raise _error_in(await stream.whole(timeout_s), endpoint)
+        finally:
+            await stream.close()
+
     def learn(self, endpoint: Endpoint, trouble: RaftosError | None) -> None:
         """Prefer a member that served a request; one with retryable trouble comes after the others."""
         if trouble is None:
@@ -149,22 +173,22 @@ class Pool:
         elif trouble.retryable:
             self._endpoints.set_aside(endpoint, _aside_s(trouble))
 
-    async def pause(self, failures: int) -> None:
+    async def pause(self, failures: int, longest_s: float = LONGEST_PAUSE_S) -> None:
         """Wait a little after the `failures`-th failed attempt, unless another member is worth asking now."""
         if not self._endpoints.any_ready():
-            longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(failures, 10))
+            longest = min(longest_s, FIRST_PAUSE_S * 2 ** min(failures, 10))
             await asyncio.sleep(longest * random.uniform(0.5, 1))  # noqa: S311 - spreading load, not secrets
 
     async def close(self) -> None:
         await self._endpoints.close()
         await self._connections.close()
 
-    def _head(self, address: Address, request: Request, timeout_s: float) -> bytes:
+    def _head(self, address: Address, request: Request, timeout_s: float, more: str = "") -> bytes:
         # The member is to give up before this client does: "no quorum" is worth more than silence.
         return (
             f"{request.method} {request.path} HTTP/1.1\r\nHost: {address.netloc}\r\n{self._authorization}"
             f"Content-Type: {request.content_type}\r\nContent-Length: {len(request.body)}\r\n"
-            f"Raftos-Timeout-Ms: {max(1, int(timeout_s * 800))}\r\n\r\n"
+            f"Raftos-Timeout-Ms: {max(1, int(timeout_s * 800))}\r\n{more}\r\n"
         ).encode("ascii")
 
     async def _is_live(self, endpoint: Endpoint) -> bool:
@@ -195,4 +219,6 @@ def error_from(body: ErrorBody) -> RaftosError:
     error = error_for(body.code, body.message, body.leader)
     if body.retryable and not error.retryable:
         return OutcomeUnknown(body.message, leader=body.leader)
+    if isinstance(error, Compacted) and body.oldest_revision is not msgspec.UNSET:
+        error.oldest_revision = body.oldest_revision
     return error

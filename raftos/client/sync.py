@@ -13,12 +13,14 @@ import functools
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import Future
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 import uvloop
 
 from raftos.client.aio import AsyncClient
+from raftos.client.events import Arrivals, AsyncEvents, Event, News, Revised
 from raftos.client.kv import AsyncKv
 from raftos.client.leader import AsyncLeader
 from raftos.client.members import AsyncMembers
@@ -28,6 +30,7 @@ from raftos.state.command import Command, Query
 
 Params = ParamSpec("Params")
 Value = TypeVar("Value")
+Told = TypeVar("Told", bound=Revised)
 Work = Coroutine[Any, Any, Value]
 
 
@@ -45,15 +48,19 @@ class _Background:
 
     def run(self, work: Work[Value]) -> Value:
         """The result of the coroutine, awaited on the loop. Raises InvalidInput where that cannot be."""
-        try:
-            future = self._start(work)
-        except InvalidInput:
-            work.close()
-            raise
+        future = self.start(work)
         try:
             return future.result()
         finally:
             future.cancel()  # Matters only if the wait was interrupted, as by Ctrl-C.
+
+    def start(self, work: Work[Value]) -> Future[Value]:
+        """Let the coroutine run on the loop. Raises InvalidInput where that cannot be."""
+        try:
+            return self._start(work)
+        except InvalidInput:
+            work.close()
+            raise
 
     def _start(self, work: Work[Value]) -> Future[Value]:
         if threading.current_thread() is self._thread:
@@ -124,14 +131,102 @@ async def _next(pages: AsyncIterator[Sequence[Value]]) -> Sequence[Value] | None
     return await anext(pages, None)
 
 
+class Events(Generic[Told]):
+    """`AsyncEvents` for ordinary code: an iterator, and a context manager that connects.
+
+    Any thread may take the next event, each event goes to one of them, and any may `close`. Ctrl-C
+    interrupts a wait without losing anything.
+    """
+
+    def __init__(self, owner: object, background: _Background, events: AsyncEvents[Told]) -> None:
+        self._owner = owner
+        self._background = background
+        self._events = events
+        self._arrivals: Arrivals[Told] = Arrivals()
+        self._turn = threading.Lock()
+        self._coming: Future[list[News[Told]]] | None = None
+
+    @property
+    def revision(self) -> int | None:
+        """The last revision handed out whole, to resume from; None before the first is known."""
+        return self._arrivals.revision
+
+    @property
+    def connected(self) -> bool:
+        return self._events.connected
+
+    @property
+    def member(self) -> str | None:
+        """The name of the member that tells; None while there is none, or it has not said its name."""
+        return self._events.member
+
+    @property
+    def age_ms(self) -> int | None:
+        """How long ago the stream was certainly up to date, in milliseconds; None where that is unknown."""
+        return self._events.age_ms
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Told:
+        with self._turn:
+            while (event := self._arrivals.take()) is None:
+                if not self._wait():
+                    raise StopIteration
+        return event
+
+    def news(self) -> list[News[Told]]:
+        """All that is here, waiting for something to be: events, bookmarks, interruptions, in order.
+
+        Empty only when the follower was closed. Raises as the iteration does.
+        """
+        with self._turn:
+            return self._arrivals.take_all() or (self._arrivals.take_all() if self._wait() else [])
+
+    def close(self) -> None:
+        """Leave the member. A thread that waits for an event is told that there are no more."""
+        with suppress(InvalidInput):  # The client was closed, and this with it.
+            self._background.run(self._events.aclose())
+
+    def __enter__(self) -> Self:
+        self._background.run(self._events.__aenter__())
+        self._arrivals.add(self._background.run(self._events.news()))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _wait(self) -> bool:
+        """Let something arrive; whether something did. Interrupted, it is taken up again by the next call."""
+        if self._coming is None:
+            self._coming = self._background.start(self._events.news())
+        wait([self._coming])
+        coming, self._coming = self._coming, None
+        news = coming.result()
+        self._arrivals.add(news)
+        return bool(news)
+
+
+def _following(
+    verb: Callable[Concatenate[Any, Params], AsyncEvents[Told]],
+) -> Callable[Concatenate[_Blocking, Params], Events[Told]]:
+    @functools.wraps(verb)
+    def call(self: _Blocking, /, *args: Params.args, **kwargs: Params.kwargs) -> Events[Told]:
+        return Events(self._owner, self._background, verb(self._verbs, *args, **kwargs))
+
+    return call
+
+
 class Kv(_Blocking):
     """`client.kv`."""
 
     put = _blocking(AsyncKv.put)
     get = _blocking(AsyncKv.get)
     delete = _blocking(AsyncKv.delete)
+    touch = _blocking(AsyncKv.touch)
     delete_prefix = _blocking(AsyncKv.delete_prefix)
     txn = _blocking(AsyncKv.txn)
+    watch = _following(AsyncKv.watch)
     list = _blocking_pages(AsyncKv.pages)
 
 
@@ -180,6 +275,22 @@ class Client:
     def status(self) -> Status:
         """The cluster as one live member sees it, every member listed."""
         return self._background.run(self._client.status())
+
+    def events(
+        self,
+        topics: Sequence[str] = (),
+        *,
+        prefix: str = "",
+        subject: str | None = None,
+        since: int | None = None,
+        stale: bool = False,
+        give_up_s: float | None = None,
+    ) -> Events[Event]:
+        """Follow what happens in the cluster; `AsyncClient.events` says how and what it raises."""
+        events = self._client.events(
+            topics, prefix=prefix, subject=subject, since=since, stale=stale, give_up_s=give_up_s
+        )
+        return Events(self, self._background, events)
 
     def batch(self, requests: Sequence[Command | Query], *, stale: bool = False) -> list[Any]:
         """Send many commands and queries at once: independent, in order, not atomic.
