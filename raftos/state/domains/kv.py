@@ -394,22 +394,20 @@ def _refusal(
     db: sqlite3.Connection, key: str, version: int | None, revision: int | None = None
 ) -> Rejected | None:
     """Why the key is not what was expected, if so."""
-    row = db.execute(_SEEN, (key,)).fetchone()
-    if version is not None and version != (row[0] if row else 0):
+    at_version, at_revision, _ = db.execute(_SEEN, (key,)).fetchone() or (0, 0, 0)
+    if version is not None and version != at_version:
+        now = f"is at version {at_version}"
         wanted = f"not at version {version}" if version else "but was expected not to exist"
-    elif revision is not None and revision != (row[1] if row else 0):
+    elif revision is not None and revision != at_revision:
+        now = f"is of revision {at_revision}"
         wanted = f"not of revision {revision}"
     else:
         return None
     shown = key if len(key) <= 64 else f"{key[:64]}..."
-    now = (
-        "does not exist"
-        if not row
-        else f"is of revision {row[1]}"
-        if version is None
-        else f"is at version {row[0]}"
+    return Rejected(
+        "conflict",
+        f"key {shown!r} {now if at_version else 'does not exist'}, {wanted}; read it again and decide anew",
     )
-    return Rejected("conflict", f"key {shown!r} {now}, {wanted}; read it again and decide anew")
 
 
 def _crowded(db: sqlite3.Connection, context: Context, keys: Sequence[str]) -> Rejected | None:

@@ -21,6 +21,8 @@ from tests.unit.state.feeder import Feeder
 KEYS = st.sampled_from(["a", "a/1", "a/2", "b", "é", "\U0010ffff"])
 VALUES = st.binary(max_size=3)
 VERSIONS = st.none() | st.integers(0, 3)
+BESIDE = st.none() | st.integers(0, 1)
+"""How far beside the true revision of a key the one expected is; None: no revision is expected."""
 TTLS = st.none() | st.integers(1, 50)
 MEMBERS = st.sampled_from(["m-1", "m-2", "m-3"])
 NAMES = st.sampled_from(["n1", "n2", "n3"])
@@ -60,6 +62,14 @@ class StateModel(RuleBasedStateMachine):
     def version(self, key: str) -> int:
         return self.items[key].version if key in self.items else 0
 
+    def revision_beside(self, key: str, beside: int | None) -> int | None:
+        if beside is None:
+            return None
+        return beside + (self.items[key].revision if key in self.items else 1)
+
+    def is_at(self, key: str, revision: int | None) -> bool:
+        return revision is None or (key in self.items and self.items[key].revision == revision)
+
     def crowded(self, keys: Iterable[str]) -> str | None:
         """The refusal of writing these keys, if some are new and too many."""
         new = sum(key not in self.items for key in keys)
@@ -77,12 +87,13 @@ class StateModel(RuleBasedStateMachine):
             self.items[key] = self.written(key, value, ttl_ms)
             assert answer == {"key": key, "version": self.version(key), "revision": self.revision}
 
-    @rule(key=KEYS, expect=VERSIONS)
-    def delete(self, key: str, expect: int | None) -> None:
+    @rule(key=KEYS, expect=VERSIONS, beside=BESIDE)
+    def delete(self, key: str, expect: int | None, beside: int | None) -> None:
+        revision = self.revision_beside(key, beside)
         refused = "not_found" if key not in self.items else None
-        if refused is None and expect not in {None, self.version(key)}:
+        if refused is None and (expect not in {None, self.version(key)} or not self.is_at(key, revision)):
             refused = "conflict"
-        if self.send(kv.Delete(key, expect), refused) is not None:
+        if self.send(kv.Delete(key, expect, revision), refused) is not None:
             del self.items[key]
 
     @rule(prefix=st.sampled_from(["", "a", "a/", "x"]), limit=st.integers(1, 3))
@@ -94,22 +105,33 @@ class StateModel(RuleBasedStateMachine):
             del self.items[key]
 
     @rule(
-        compare=st.lists(st.tuples(KEYS, st.integers(0, 2)), max_size=2),
+        versions=st.lists(st.tuples(KEYS, st.integers(0, 2)), max_size=2),
+        revisions=st.lists(st.tuples(KEYS, st.integers(0, 1)), max_size=2),
         writes=st.dictionaries(KEYS, st.none() | VALUES, min_size=1, max_size=3),
         ttl_ms=TTLS,
     )
     def txn(
-        self, compare: list[tuple[str, int]], writes: dict[str, bytes | None], ttl_ms: int | None
+        self,
+        versions: list[tuple[str, int]],
+        revisions: list[tuple[str, int]],
+        writes: dict[str, bytes | None],
+        ttl_ms: int | None,
     ) -> None:
-        matches = all(self.version(key) == version for key, version in compare)
+        conditions = [kv.Compare(key, version) for key, version in versions]
+        conditions += [
+            kv.Compare(key, revision=self.revision_beside(key, beside)) for key, beside in revisions
+        ]
+        matches = all(
+            each.version in {None, self.version(each.key)} and self.is_at(each.key, each.revision)
+            for each in conditions
+        )
         puts = [key for key, value in writes.items() if value is not None]
         refused = self.crowded(puts) if matches else "conflict"
         operations = tuple(
             kv.TxnDelete(key) if value is None else kv.TxnPut(key, value, ttl_ms)
             for key, value in writes.items()
         )
-        conditions = tuple(kv.Compare(key, version) for key, version in compare)
-        if self.send(kv.Txn(writes=operations, compare=conditions), refused) is None:
+        if self.send(kv.Txn(writes=operations, compare=tuple(conditions)), refused) is None:
             return
         for key, value in writes.items():
             if value is None:
@@ -128,11 +150,14 @@ class StateModel(RuleBasedStateMachine):
             if not behind and item.expires_ms is not None and item.expires_ms <= self.feeder.now_ms:
                 del self.items[item.key]
 
-    @rule(key=KEYS, ttl_ms=st.integers(1, 50))
-    def touch(self, key: str, ttl_ms: int) -> None:
-        refused = None if key in self.items else "not_found"
-        if self.send(kv.Touch(key, ttl_ms), refused) is not None:
+    @rule(key=KEYS, ttl_ms=st.integers(1, 50), beside=BESIDE)
+    def touch(self, key: str, ttl_ms: int, beside: int | None) -> None:
+        revision = self.revision_beside(key, beside)
+        refused = "not_found" if key not in self.items else None if self.is_at(key, revision) else "conflict"
+        answer = self.send(kv.Touch(key, ttl_ms, revision), refused)
+        if answer is not None:
             expires_ms = self.feeder.now_ms + ttl_ms
+            assert answer == {"key": key, "revision": self.items[key].revision, "expires_ms": expires_ms}
             self.items[key] = msgspec.structs.replace(self.items[key], expires_ms=expires_ms)
 
     @rule(most=st.integers(0, 6))
