@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from raftos.api.answers import Answer
-from raftos.api.connection import MAX_BODY_BYTES, MAX_HEAD_BYTES, Connection, Request
+from raftos.api import connection
+from raftos.api.answers import Answer, Outlet, StreamAnswer
+from raftos.api.connection import MAX_BODY_BYTES, MAX_HEAD_BYTES, Connection, Request, chunk
 from tests.unit.api.harness import Peer
 
 Scenario = Callable[[Peer], Awaitable[None]]
@@ -22,10 +23,16 @@ def converse(scenario: Scenario, *, delay_s: float = 0.0) -> None:
         text = f"{request.method} {request.path}?{request.query} ".encode()
         return Answer(200, text + request.body, "text/plain")
 
+    serve(scenario, echo)
+
+
+def serve(scenario: Scenario, answer: Callable[[Request], Awaitable[Answer]]) -> None:
+    """Run a scenario against a server with these answers."""
+
     async def run() -> None:
         connections: set[Connection] = set()
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Connection(echo, connections), "127.0.0.1", 0)
+        server = await loop.create_server(lambda: Connection(answer, connections), "127.0.0.1", 0)
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         await scenario(Peer(reader, writer))
         writer.close()
@@ -199,3 +206,70 @@ def test_finish_lets_the_request_at_hand_end() -> None:
         peer.writer.close()
 
     asyncio.run(run())
+
+
+def stream(scenario: Scenario, run: Callable[[Outlet], Awaitable[None]]) -> None:
+    """Run a scenario against a server that answers everything with one stream."""
+
+    async def answer(_request: Request) -> Answer:
+        return StreamAnswer(200, b"", "text/plain", run=run)
+
+    serve(scenario, answer)
+
+
+def test_a_stream_is_sent_piece_by_piece_and_ends_the_connection() -> None:
+    """In chunks, because nobody knows how long it gets; what the client still sends is not looked at."""
+
+    async def run(outlet: Outlet) -> None:
+        for piece in (b"one ", b"two"):
+            outlet.write(chunk(piece))
+            await asyncio.sleep(0)
+
+    async def scenario(peer: Peer) -> None:
+        peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /next HTTP/1.1\r\nHost: x\r\n\r\n")
+        head = await peer.reader.readuntil(b"\r\n\r\n")
+        assert b"Transfer-Encoding: chunked\r\n" in head
+        assert b"Connection: close\r\n" in head
+        assert await peer.reader.read() == b"4\r\none \r\n3\r\ntwo\r\n0\r\n\r\n"
+
+    stream(scenario, run)
+
+
+def test_a_stream_whose_reader_leaves_is_cancelled() -> None:
+    """So that nothing is kept for somebody who is gone."""
+    left = asyncio.Event()
+
+    async def run(_outlet: Outlet) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    async def scenario(peer: Peer) -> None:
+        peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await peer.reader.readuntil(b"\r\n\r\n")
+        peer.writer.close()
+        await asyncio.wait_for(left.wait(), 5)
+
+    stream(scenario, run)
+
+
+def test_a_reader_that_takes_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for it ends, and what was buffered is thrown away."""
+    monkeypatch.setattr(connection, "STALLED_S", 0.05)
+    dropped = asyncio.Event()
+
+    async def run(outlet: Outlet) -> None:
+        try:
+            while True:
+                outlet.write(chunk(bytes(100_000)))
+                await outlet.drained()
+        except ConnectionResetError:
+            dropped.set()
+            raise
+
+    async def scenario(peer: Peer) -> None:
+        peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.wait_for(dropped.wait(), 5)
+
+    stream(scenario, run)
