@@ -25,8 +25,9 @@ from typing import Any, Literal, TypeVar, TypeVarTuple
 
 import msgspec
 
+from raftos import beacons
 from raftos.config import Config
-from raftos.consensus.base import Consensus, Role
+from raftos.consensus.base import Consensus, Handler, Role
 from raftos.errors import Fault, InvalidInput, NoQuorum, NotFound, RaftosError, Unavailable, error_for
 from raftos.state import events
 from raftos.state.command import (
@@ -39,7 +40,7 @@ from raftos.state.command import (
     is_ok,
     new_request_id,
 )
-from raftos.state.domains import members
+from raftos.state.domains import members, quota
 from raftos.state.machine import Machine, Reader
 
 Given = TypeVarTuple("Given")
@@ -86,6 +87,7 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     term: int
     commit_index: int
     nodes: list[NodeView]
+    alarms: list[quota.Alarm]
 
 
 class LeaderView(msgspec.Struct, frozen=True):
@@ -208,6 +210,11 @@ class Member:
         self._writes = Gathering(consensus.propose)
         self._reads = Gathering(self._answer_behind_barrier)
         self._fresh_at = time.monotonic()
+        self.beacons = beacons.Beacons(config.member_id, consensus)
+        self._peer_answers: Mapping[bytes, Handler] = {
+            _REPORT: self._answer_report,
+            beacons.ASK: self.beacons.hear,
+        }
         consensus.on_ask(self._answer_peer)
         consensus.on_applied(self._note_freshness)
 
@@ -302,9 +309,14 @@ class Member:
         faults = self.machine.faults
         return f"{faults} commands ended in a bug of raftos since the start; see the log" if faults else None
 
-    async def _answer_peer(self, _peer_id: str, body: bytes) -> bytes:
-        if body != _REPORT:
+    async def _answer_peer(self, peer_id: str, body: bytes) -> bytes:
+        kind, _, content = body.partition(b" ")
+        answer = self._peer_answers.get(kind)
+        if answer is None:
             raise InvalidInput("this version does not know what the peer asks")
+        return await answer(peer_id, content)
+
+    async def _answer_report(self, _peer_id: str, _content: bytes) -> bytes:
         return _encode(self.report())
 
     # The cluster, as seen from here
@@ -338,6 +350,7 @@ class Member:
             term=newest.term,
             commit_index=max(report.commit_index for report in reports.values()),
             nodes=sorted(nodes, key=lambda node: node.name),
+            alarms=quota.alarms(self.machine.tallies, self.machine.limits),
         )
 
     def _records(self) -> dict[str, Any]:
@@ -421,6 +434,7 @@ class Member:
                 raise refusal_of(result)
 
     def close(self) -> None:
+        self.beacons.close()
         self._thread.shutdown(cancel_futures=True)
         self._thread_reader.close()
         self._loop_reader.close()

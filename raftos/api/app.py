@@ -17,6 +17,7 @@ from raftos.api import domains, ui
 from raftos.api.answers import Answer, MethodNotAllowed, error_answer
 from raftos.api.auth import Gate
 from raftos.api.batch import BatchRoute
+from raftos.api.beacons import BeaconRoutes
 from raftos.api.cluster import ClusterRoutes
 from raftos.api.connection import Request
 from raftos.api.domains import Handler
@@ -36,6 +37,7 @@ _log = structlog.get_logger(__name__)
 def routes_of(member: Member, metrics: Metrics, streams: Streams) -> dict[str, dict[str, Handler]]:
     """Path -> method -> handler."""
     cluster = ClusterRoutes(member)
+    beacons = BeaconRoutes(member)
     routes: dict[str, dict[str, Handler]] = {
         "/livez": {"GET": livez},
         "/readyz": {"GET": Readyz(member)},
@@ -45,6 +47,7 @@ def routes_of(member: Member, metrics: Metrics, streams: Streams) -> dict[str, d
         "/v1/leader/transfer": {"POST": cluster.transfer},
         "/v1/batch": {"POST": BatchRoute(member)},
         "/v1/events": {"GET": streams},
+        "/v1/beacons": {"GET": beacons.list, "POST": beacons.announce},
         **domains.routes(member),
         **ui.routes(),
     }

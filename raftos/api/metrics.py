@@ -19,6 +19,7 @@ from raftos.api.connection import Request
 from raftos.api.streams import Streams
 from raftos.consensus.base import Role
 from raftos.member import Member
+from raftos.state.tally import EVENTS_DROPPED
 
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
@@ -66,6 +67,7 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         yield self._request_metric()
         yield from self._consensus_metrics()
+        yield from self._tally_metrics()
         faults = CounterMetricFamily(
             "raftos_faults", "Commands that ended in a bug of raftos since the start."
         )
@@ -85,6 +87,16 @@ class Metrics(Collector):
             family.add_metric([route, str(status)], series.cumulative(), series.sum_s)
         return family
 
+    def _tally_metrics(self) -> Iterator[Metric]:
+        machine = self._member.machine
+        tally = GaugeMetricFamily("raftos_tally", "How much there is of what has a quota.", labels=["name"])
+        limit = GaugeMetricFamily("raftos_tally_limit", "How much there may be: the quota.", labels=["name"])
+        for name, most in machine.limits.items():
+            if name != EVENTS_DROPPED:
+                tally.add_metric([name], machine.tallies[name])
+                limit.add_metric([name], most)
+        yield from (tally, limit)
+
     def _consensus_metrics(self) -> Iterator[Metric]:
         status = self._member.consensus.status()
         gauges = {
@@ -98,6 +110,10 @@ class Metrics(Collector):
             "raftos_applied_index": ("The last log index applied.", status.applied_index),
             "raftos_synced_index": ("The last log index durable here.", status.synced_index),
             "raftos_watchers": ("Open streams of events.", len(self._streams)),
+            "raftos_beacons": (
+                "Beacons this member knows, faded ones of the last minute too.",
+                len(self._member.beacons),
+            ),
             "raftos_revision": ("The revision of the state.", self._member.machine.revision),
         }
         for name, (sentence, value) in gauges.items():

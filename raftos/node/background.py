@@ -3,6 +3,7 @@
     register      until the cluster knows who and where this member is
     sample        the load of this machine
     checkpoint    move SQLite's write-ahead log into the database, on a thread
+    beat          tell peers which beacons they lack, forget old ones
     hear          on the leader: ask every member, so that control knows who answers, and compare states
     control       on the leader: the planners (raftos/control)
 
@@ -19,6 +20,7 @@ from typing import Any
 
 import structlog
 
+from raftos import beacons
 from raftos.agent.probe import SAMPLE_INTERVAL_S, Probe
 from raftos.consensus.base import Role
 from raftos.control.loop import ControlLoop
@@ -55,6 +57,7 @@ class Background:
             asyncio.create_task(self._register(), name="register"),
             asyncio.create_task(_every(SAMPLE_INTERVAL_S, self._sample), name="sample"),
             asyncio.create_task(_every(CHECKPOINT_INTERVAL_S, self._checkpoint), name="checkpoint"),
+            asyncio.create_task(_every(beacons.BEAT_S, self._member.beacons.beat), name="beat"),
             asyncio.create_task(_every(hear_interval_s, self._hear), name="hear"),
         ]
 

@@ -8,20 +8,20 @@ from __future__ import annotations
 import msgspec
 
 from raftos.api.answers import MSGPACK
+from raftos.api.beacons import Announce, Announced, BeaconList
 from raftos.api.cluster import Transfer
 from raftos.api.metrics import TEXT_FORMAT
 from raftos.api.openapi.operations import (
     CONSISTENCY,
     OPEN_ERRORS,
-    READ_ERRORS,
     REQUEST_ID,
     TIMEOUT,
-    WRITE_ERRORS,
     answered,
     body,
     operation,
 )
 from raftos.api.openapi.schemas import FOLDER, Catalogue, Schema
+from raftos.beacons import MAX_TEXT_BYTES
 from raftos.errors import ErrorBody
 from raftos.member import LeaderView, StatusView
 from raftos.state.domains import COMMANDS, QUERIES
@@ -37,12 +37,27 @@ TAGS = {
     "documentation": "This description. It needs no secret.",
 }
 
-KINDS: tuple[type[msgspec.Struct], ...] = (StatusView, LeaderView, Transfer, ErrorBody)
+KINDS: tuple[type[msgspec.Struct], ...] = (
+    StatusView,
+    LeaderView,
+    Transfer,
+    Announce,
+    Announced,
+    BeaconList,
+    ErrorBody,
+)
 
 
 def operations(catalogue: Catalogue) -> dict[tuple[str, str], Schema]:
     """By method and path."""
-    return {**_cluster(catalogue), **_batch(), **_events(), **_beacons(), **_health(), **_documentation()}
+    return {
+        **_cluster(catalogue),
+        **_batch(),
+        **_events(),
+        **_beacons(catalogue),
+        **_health(),
+        **_documentation(),
+    }
 
 
 def _cluster(catalogue: Catalogue) -> dict[tuple[str, str], Schema]:
@@ -170,28 +185,25 @@ def _event_parameters() -> list[Schema]:
     ]
 
 
-def _beacons() -> dict[tuple[str, str], Schema]:
-    text = {"type": "string"}
-    number = {"type": "integer"}
-    item = _object({"topic": text, "name": text, "state": text, "member": text, "age_ms": number})
-    announced = _object({"topic": text, "name": text, "state": text, "ttl_ms": number})
-    example = {"topic": "typing", "name": "ada", "state": "in general", "ttl_ms": 5_000}
+def _beacons(catalogue: Catalogue) -> dict[tuple[str, str], Schema]:
+    example = {"topic": "chat/general", "name": "ada", "state": "typing", "ttl_ms": 5_000}
+    topic = _query("topic", "The topic.", {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_BYTES})
     return {
         ("GET", "/v1/beacons"): operation(
             "beacons",
             "beacons",
-            "What is announced now, anywhere in the cluster. Soft state: never in the log.",
-            answered(_object({"items": {"type": "array", "items": item}})),
-            READ_ERRORS,
-            parameters=[_query("topic", "Only those of this topic.", text)],
+            "What is announced of a topic now, anywhere in the cluster. Soft state: never in the log.",
+            answered(catalogue[BeaconList]),
+            (400, 401, 403, 413, 500),
+            parameters=[{**topic, "required": True}],
         ),
         ("POST", "/v1/beacons"): operation(
             "beacons",
             "beacons_announce",
-            "Announce something for a while. Announced again, it lives on.",
-            answered({"type": "object"}),
-            (*WRITE_ERRORS, 429),
-            requestBody=body(announced, example),
+            "Announce something for a while. Announced again under its name, it lives on in its new state.",
+            answered(catalogue[Announced], {"topic": "chat/general", "name": "ada"}),
+            (400, 401, 403, 413, 415, 429, 500),
+            requestBody=body(catalogue[Announce], example),
         ),
     }
 
