@@ -27,6 +27,13 @@ class Node(msgspec.Struct, frozen=True):
     state_hash: dict[str, Any] | None = None
 
 
+class Alarm(msgspec.Struct, frozen=True):
+    """Something an operator has to do: its stable name, such as NOSPACE, and a sentence."""
+
+    alarm: str
+    message: str
+
+
 class Status(msgspec.Struct, frozen=True):
     """The whole cluster; `leader` is a member's name, None while there is no leader."""
 
@@ -35,6 +42,7 @@ class Status(msgspec.Struct, frozen=True):
     term: int
     commit_index: int
     nodes: list[Node]
+    alarms: list[Alarm] = []
 
 
 decode_status = msgspec.json.Decoder(Status).decode
