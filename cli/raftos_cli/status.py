@@ -48,6 +48,8 @@ def status(run: Invocation) -> None:
     for node in value["nodes"]:
         if node.get("trouble"):
             run.output.say(f"{node['name']}: {node['trouble']}")
+    for alarm in value["alarms"]:
+        run.output.say(f"{alarm['alarm']}: {alarm['message']} (`raftos quota ls`)")
     if value["leader"] is None:
         run.output.say("Nobody leads: a majority of the members has to run and see each other.")
 
@@ -78,6 +80,7 @@ def _unreachable(run: Invocation) -> dict[str, Any]:
         "term": None,
         "commit_index": None,
         "nodes": nodes,
+        "alarms": [],
     }
 
 

@@ -42,7 +42,7 @@ def test_status_lists_the_known_members_when_none_answers(raftos: Raftos, dead_c
     shown = raftos("status", "-o", "json", "--timeout", "0.3")
     value = json.loads(shown.stdout)
     assert shown.exit_code == 5
-    assert set(value) == {"cluster", "leader", "term", "commit_index", "nodes"}
+    assert set(value) == {"cluster", "leader", "term", "commit_index", "nodes", "alarms"}
     assert [(node["state"], node["endpoint"]) for node in value["nodes"]] == [("unreachable", dead_context)]
     assert json.loads(shown.stderr)["error"]["code"] == "unreachable"
 
@@ -70,6 +70,8 @@ def test_status_as_a_table_says_so_too(raftos: Raftos, dead_context: str) -> Non
         ["node", "show", "n1"],
         ["leader", "show"],
         ["leader", "transfer"],
+        ["quota", "ls"],
+        ["quota", "set", "kv.keys", "1"],
     ],
     ids=" ".join,
 )
