@@ -12,13 +12,16 @@ from typing import Any, Self
 
 import msgspec
 
+from raftos.client.beacons import AsyncBeacons
 from raftos.client.contexts import resolve
 from raftos.client.core import Core
 from raftos.client.events import AsyncEvents, Event, Wanted
 from raftos.client.kv import AsyncKv
 from raftos.client.leader import AsyncLeader
+from raftos.client.lock import AsyncLocks
 from raftos.client.members import AsyncMembers
 from raftos.client.pool import Request
+from raftos.client.quota import AsyncQuota
 from raftos.client.status import Status, decode_status
 from raftos.errors import RaftosError
 from raftos.state.command import Command, Query
@@ -55,8 +58,11 @@ class AsyncClient:
         target = resolve(endpoints, context)
         self._core = Core(target, timeout_s=timeout_s, attempt_timeout_s=attempt_timeout_s)
         self.kv = AsyncKv(self._core)
+        self.lock = AsyncLocks(self._core, self.kv)
         self.members = AsyncMembers(self._core)
         self.leader = AsyncLeader(self._core)
+        self.quota = AsyncQuota(self._core)
+        self.beacons = AsyncBeacons(self._core)
 
     async def status(self) -> Status:
         """The cluster as one live member sees it, every member listed."""
@@ -109,7 +115,11 @@ class AsyncClient:
         return await self._core.command(request, decode)
 
     async def close(self) -> None:
-        """Close the connections. Calls still open end with an error; later ones are refused."""
+        """Close the connections. Calls still open end with an error; later ones are refused.
+
+        Locks still held are not renewed any more, and run out.
+        """
+        await self.lock.aclose()
         await self._core.close()
 
     async def __aenter__(self) -> Self:

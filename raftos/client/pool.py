@@ -75,6 +75,9 @@ class ClusterClock:
     def observe(self, time_ms: int) -> None:
         self._ahead_ms = time_ms - time.monotonic() * 1000
 
+    def now_ms(self) -> int:
+        return int(time.monotonic() * 1000 + self._ahead_ms)
+
     def mint(self) -> bytes:
         """A request id created now.
 
@@ -82,8 +85,7 @@ class ClusterClock:
         system for each id would be the most expensive part of a call.
         """
         self._tail += 1
-        now_ms = int(time.monotonic() * 1000 + self._ahead_ms)
-        return ((now_ms << 80) | self._tail).to_bytes(REQUEST_ID_BYTES, "big")
+        return ((self.now_ms() << 80) | self._tail).to_bytes(REQUEST_ID_BYTES, "big")
 
 
 class Attempts(msgspec.Struct, eq=False, kw_only=True):

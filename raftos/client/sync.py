@@ -20,12 +20,15 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 import uvloop
 
 from raftos.client.aio import AsyncClient
+from raftos.client.beacons import AsyncBeacons
 from raftos.client.events import Arrivals, AsyncEvents, Event, News, Revised
 from raftos.client.kv import AsyncKv
 from raftos.client.leader import AsyncLeader
+from raftos.client.lock import TTL_S, AsyncLock, AsyncLocks
 from raftos.client.members import AsyncMembers
+from raftos.client.quota import AsyncQuota
 from raftos.client.status import Status
-from raftos.errors import InvalidInput
+from raftos.errors import InvalidInput, RaftosError
 from raftos.state.command import Command, Query
 
 Params = ParamSpec("Params")
@@ -230,6 +233,78 @@ class Kv(_Blocking):
     list = _blocking_pages(AsyncKv.pages)
 
 
+class Lock(_Blocking):
+    """`AsyncLock` for ordinary code: `with client.lock("name") as held:`.
+
+    It is renewed on the client's own thread, whatever the block does. `until_lost` is for another thread.
+    """
+
+    _verbs: AsyncLock
+
+    @property
+    def name(self) -> str:
+        return self._verbs.name
+
+    @property
+    def owner(self) -> str:
+        return self._verbs.owner
+
+    @property
+    def token(self) -> int:
+        """The fencing token, 0 before the first acquisition."""
+        return self._verbs.token
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lock has to be taken for somebody else's, by this machine's clock."""
+        return self._verbs.lost
+
+    release = _blocking(AsyncLock.release)
+    until_lost = _blocking(AsyncLock.until_lost)
+
+    def acquire(self) -> Self:
+        """Take the lock, and hold it until `release` or until it is lost. Raises as `AsyncLock.acquire`."""
+        try:
+            self._background.run(self._verbs.acquire())
+        except RaftosError:
+            raise
+        except BaseException:
+            # Ctrl-C may come when the lock has just been taken and nobody here knows of it yet.
+            with suppress(RaftosError):
+                self._background.run(self._verbs.release())
+            raise
+        return self
+
+    def __enter__(self) -> Self:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(RaftosError):  # It runs out by itself, and what the block raised matters more.
+            self.release()
+
+
+class Locks(_Blocking):
+    """`client.lock`."""
+
+    _verbs: AsyncLocks
+
+    acquire = _blocking(AsyncLocks.acquire)
+    renew = _blocking(AsyncLocks.renew)
+    release = _blocking(AsyncLocks.release)
+    show = _blocking(AsyncLocks.show)
+    list = _blocking(AsyncLocks.list)
+
+    def __call__(
+        self, name: str, *, ttl_s: float = TTL_S, wait_s: float | None = None, owner: str | None = None
+    ) -> Lock:
+        """The lock of this name, to take with `with` and to hold while the block runs.
+
+        `AsyncLocks.__call__` says what it takes and raises.
+        """
+        lock = self._verbs(name, ttl_s=ttl_s, wait_s=wait_s, owner=owner)
+        return Lock(self._owner, self._background, lock)
+
+
 class Members(_Blocking):
     """`client.members`."""
 
@@ -241,6 +316,20 @@ class Leader(_Blocking):
 
     show = _blocking(AsyncLeader.show)
     transfer = _blocking(AsyncLeader.transfer)
+
+
+class Quota(_Blocking):
+    """`client.quota`."""
+
+    set = _blocking(AsyncQuota.set)
+    list = _blocking(AsyncQuota.list)
+
+
+class Beacons(_Blocking):
+    """`client.beacons`."""
+
+    announce = _blocking(AsyncBeacons.announce)
+    list = _blocking(AsyncBeacons.list)
 
 
 class Client:
@@ -265,12 +354,24 @@ class Client:
         return Kv(self, self._background, self._client.kv)
 
     @property
+    def lock(self) -> Locks:
+        return Locks(self, self._background, self._client.lock)
+
+    @property
     def members(self) -> Members:
         return Members(self, self._background, self._client.members)
 
     @property
     def leader(self) -> Leader:
         return Leader(self, self._background, self._client.leader)
+
+    @property
+    def quota(self) -> Quota:
+        return Quota(self, self._background, self._client.quota)
+
+    @property
+    def beacons(self) -> Beacons:
+        return Beacons(self, self._background, self._client.beacons)
 
     def status(self) -> Status:
         """The cluster as one live member sees it, every member listed."""

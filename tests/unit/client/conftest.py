@@ -44,13 +44,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def cluster(home: Path) -> Iterator[list[str]]:
+def agreement() -> MemoryCluster:
+    """What the members of `cluster` agree through, to be disturbed by a test."""
+    return MemoryCluster()
+
+
+@pytest.fixture
+def cluster(home: Path, agreement: MemoryCluster) -> Iterator[list[str]]:
     """Three members with the real API, state and service; their endpoints, also the current context."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     serving = AsyncExitStack()
-    endpoints = asyncio.run_coroutine_threadsafe(_serve(home.parent, serving), loop).result(10)
+    endpoints = asyncio.run_coroutine_threadsafe(_serve(home.parent, serving, agreement), loop).result(10)
     contexts.put("test", contexts.Context(tuple(endpoints), SECRET.hex(), "test"))
     yield endpoints
     asyncio.run_coroutine_threadsafe(serving.aclose(), loop).result(10)
@@ -59,12 +65,11 @@ def cluster(home: Path) -> Iterator[list[str]]:
     loop.close()
 
 
-async def _serve(path: Path, stack: AsyncExitStack) -> list[str]:
+async def _serve(path: Path, stack: AsyncExitStack, agreement: MemoryCluster) -> list[str]:
     listeners = [listen("127.0.0.1:0") for _ in NAMES]
     ports = [listener.getsockname()[1] for listener in listeners]
     endpoints = [f"http://127.0.0.1:{port}" for port in ports]
     voters = tuple(map(Voter, NAMES, NAMES, ["127.0.0.1:0"] * len(NAMES), endpoints))
-    agreement = MemoryCluster()
     for voter, listener, port in zip(voters, listeners, ports, strict=True):
         machine = Machine(path / voter.name)
         stack.callback(machine.close)

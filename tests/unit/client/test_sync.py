@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import inspect
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,10 +17,13 @@ import pytest
 from raftos import Client
 from raftos.client import sync
 from raftos.client.aio import AsyncClient
+from raftos.client.beacons import AsyncBeacons
 from raftos.client.kv import AsyncKv
 from raftos.client.leader import AsyncLeader
+from raftos.client.lock import AsyncLocks
 from raftos.client.members import AsyncMembers
-from raftos.errors import InvalidInput, NotFound, OutcomeUnknown, Unreachable
+from raftos.client.quota import AsyncQuota
+from raftos.errors import Conflict, InvalidInput, NotFound, OutcomeUnknown, Unreachable
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -44,19 +49,60 @@ def test_the_verbs_work_without_an_event_loop(cluster: list[str]) -> None:
     ("blocking", "original"),
     [
         (sync.Kv, AsyncKv),
+        (sync.Locks, AsyncLocks),
         (sync.Members, AsyncMembers),
         (sync.Leader, AsyncLeader),
+        (sync.Quota, AsyncQuota),
+        (sync.Beacons, AsyncBeacons),
         (sync.Client, AsyncClient),
     ],
 )
 def test_no_verb_is_missing_here(blocking: type, original: type) -> None:
     """The tables of blocking verbs are complete, with the same parameters and sentences."""
     verbs = {name: verb for name, verb in inspect.getmembers(original) if not name.startswith("_")}
-    verbs.pop("pages", None)
+    for unseen in ("pages", "aclose"):
+        verbs.pop(unseen, None)
     for name, verb in verbs.items():
         ours = getattr(blocking, name)
         assert inspect.signature(ours).parameters.keys() == inspect.signature(verb).parameters.keys(), name
         assert inspect.getdoc(ours), name
+
+
+def test_a_lock_is_held_while_the_block_runs(cluster: list[str]) -> None:
+    """Renewed meanwhile on the client's own thread, though this one sleeps; given back at the end."""
+    with Client() as client:
+        with client.lock("a", ttl_s=1, owner="me") as held:
+            time.sleep(1.5)
+            assert not held.lost
+            assert (held.name, held.owner, held.token) == ("a", "me", client.lock.show("a").token)
+            with pytest.raises(Conflict, match="'me'"), client.lock("a", wait_s=0):
+                pass
+        assert client.lock.list() == []
+        assert not held.release()
+
+
+def test_a_thread_is_told_that_the_lock_was_lost(cluster: list[str]) -> None:
+    """And one that still waits when it was given back is told that as well."""
+    with Client() as client, ThreadPoolExecutor(1) as pool:
+        with client.lock("a", ttl_s=1) as held:
+            losing = pool.submit(held.until_lost)
+            client.kv.delete("lock/a")
+            assert "not held with token" in (losing.result(5) or "")
+            assert held.lost
+        with client.lock("a") as held:
+            keeping = pool.submit(held.until_lost)
+        assert keeping.result(5) is None
+
+
+def test_ctrl_c_ends_the_wait_for_a_lock(cluster: list[str]) -> None:
+    """The claim is withdrawn: once the holder has gone, the lock is free."""
+    with Client() as client:
+        with client.lock("a"):
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+            with pytest.raises(KeyboardInterrupt):
+                client.lock("a").acquire()
+        time.sleep(0.3)
+        assert client.lock.list() == []
 
 
 def test_many_threads_share_one_client(cluster: list[str]) -> None:

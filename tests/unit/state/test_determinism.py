@@ -24,6 +24,8 @@ def some_command(random: Random) -> Command:
         kv.Put(key, random.randbytes(random.randrange(40)), ttl_ms=random.choice([None, 500])),
         kv.Put(key, b"conditional", expect_version=random.randrange(3)),
         kv.Delete(key),
+        kv.Delete(key, expect_revision=random.randrange(1, 60)),
+        kv.Touch(key, 500, random.choice([None, random.randrange(1, 60)])),
         kv.DeletePrefix("k1", limit=2),
         kv.Txn(
             writes=(kv.TxnPut(key, b"t"), kv.TxnDelete("k0")),
