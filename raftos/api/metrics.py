@@ -19,7 +19,7 @@ from raftos.api.connection import Request
 from raftos.api.streams import Streams
 from raftos.consensus.base import Role
 from raftos.member import Member
-from raftos.state.tally import EVENTS_DROPPED
+from raftos.state.tally import UNLIMITED
 
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
@@ -92,7 +92,7 @@ class Metrics(Collector):
         tally = GaugeMetricFamily("raftos_tally", "How much there is of what has a quota.", labels=["name"])
         limit = GaugeMetricFamily("raftos_tally_limit", "How much there may be: the quota.", labels=["name"])
         for name, most in machine.limits.items():
-            if name != EVENTS_DROPPED:
+            if most < UNLIMITED:
                 tally.add_metric([name], machine.tallies[name])
                 limit.add_metric([name], most)
         yield from (tally, limit)

@@ -7,8 +7,10 @@ dictionary; what a turn changed is saved with the turn, in one row for each tall
 | tally             | counts                                                             |
 |-------------------|--------------------------------------------------------------------|
 | `state.bytes`     | what users keep: keys, values, texts, and a little for each row    |
-| `events.dropped`  | the last revision whose events are no longer kept; it has no limit |
+| `events.dropped`  | the last revision whose events are no longer kept                  |
 | `kv.keys`, ...    | what a domain names in `Domain.tallies`                            |
+
+A tally whose limit is `UNLIMITED` is bookkeeping. Every other limit is a quota: operators list and set it.
 
 Once `state.bytes` has reached its limit, commands that store something (`Domain.grows`) are refused as
 `no_space`; reads and deletes go on, and writes again as soon as something was deleted. A command that is
@@ -34,7 +36,9 @@ MAX_STATE_BYTES = 8 * 2**30
 ROW_BYTES = 64
 """What a row costs besides the user's own bytes, roughly."""
 
-DEFAULTS: Mapping[str, int] = {STATE_BYTES: MAX_STATE_BYTES, EVENTS_DROPPED: 2**62}
+UNLIMITED = 2**62
+
+DEFAULTS: Mapping[str, int] = {STATE_BYTES: MAX_STATE_BYTES, EVENTS_DROPPED: UNLIMITED}
 
 _LOAD = "SELECT name, value, most FROM tallies"
 _ADD = "INSERT OR IGNORE INTO tallies VALUES (?, 0, ?)"

@@ -2,7 +2,7 @@
 
 Each tally (`state/tally.py`) has a limit, and `quota.set` changes it: for the whole cluster, through the
 log, so that every member refuses the same command. Settable are `state.bytes` and whatever a domain names
-in `Domain.tallies`; the machine's own bookkeeping is not.
+in `Domain.tallies`, except what is mere bookkeeping.
 
 | quota         | once it is reached                                                                     |
 |---------------|----------------------------------------------------------------------------------------|
@@ -27,7 +27,7 @@ from raftos.state.command import Command, Ok, Query, Rejected, Result
 from raftos.state.domain import MAX_ROWS, Context, Domain, described
 from raftos.state.events import Event
 from raftos.state.limits import MAX_INTEGER, check_name, check_number
-from raftos.state.tally import EVENTS_DROPPED, STATE_BYTES
+from raftos.state.tally import STATE_BYTES, UNLIMITED
 
 SCHEMA = ""
 """Quotas stand beside the tallies, in the table that the machine keeps itself."""
@@ -126,7 +126,7 @@ def _validate_set(command: Set) -> None:
 
 
 def apply_set(_db: sqlite3.Connection, command: Set, context: Context) -> Result:
-    known = sorted(context.most.keys() - {EVENTS_DROPPED})
+    known = sorted(name for name, most in context.most.items() if most < UNLIMITED)
     if command.name not in known:
         return Rejected("not_found", f"there is no quota {command.name!r}; there are {', '.join(known)}")
     context.most[command.name] = command.most
@@ -136,18 +136,18 @@ def apply_set(_db: sqlite3.Connection, command: Set, context: Context) -> Result
 
 # Queries
 
-_ALL = "SELECT name, value, most FROM tallies WHERE name <> ? ORDER BY name LIMIT ?"
+_ALL = "SELECT name, value, most FROM tallies WHERE most < ? ORDER BY name LIMIT ?"
 
 
 def list_quotas(db: sqlite3.Connection, _query: List) -> Quotas:
-    return Quotas([Quota(*row) for row in db.execute(_ALL, (EVENTS_DROPPED, MAX_ROWS))])
+    return Quotas([Quota(*row) for row in db.execute(_ALL, (UNLIMITED, MAX_ROWS))])
 
 
 # Invariants
 
 
 def check(db: sqlite3.Connection) -> Iterator[str]:
-    for name, value, most in db.execute(_ALL, (EVENTS_DROPPED, MAX_ROWS)):
+    for name, value, most in db.execute(_ALL, (UNLIMITED, MAX_ROWS)):
         if value < 0:
             yield f"{name} is counted down to {value}"
         try:
