@@ -284,6 +284,7 @@ def _cause(error: OSError | UnicodeError) -> str:
 def _why_not_listening(address: str, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"peer_address {address} is in use; stop the other process or choose another port"
-    if error.errno == errno.EADDRNOTAVAIL:
+    # From Python 3.13 on asyncio tries the next address then, and says without a number that there is none.
+    if error.errno in {errno.EADDRNOTAVAIL, None}:
         return f"peer_address {address} is not an address of this machine; use one that is"
     return f"cannot listen on peer_address {address}: {_cause(error)}"
