@@ -31,6 +31,7 @@ FILES = {
     "node": "raftos_cli.node",
     "leader": "raftos_cli.leader",
     "kv": "raftos_cli.kv",
+    "quota": "raftos_cli.quota",
     "context": "raftos_cli.context",
     "token": "raftos_cli.token",
     "version": "raftos_cli.version",
