@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from raftos.errors import Conflict, NoQuorum, NotFound, OutcomeUnknown
+from raftos.errors import Conflict, InvalidInput, NoQuorum, NotFound, OutcomeUnknown
 from raftos.member import Gathering, StateHash, diverged
 from raftos.state.command import is_ok
 from raftos.state.domains import kv, members
@@ -165,6 +165,18 @@ def test_a_member_cut_off_still_answers_for_itself(tmp_path: Path) -> None:
         assert [node.state for node in status.nodes] == ["alive", "unreachable", "unreachable"]
         with pytest.raises(NoQuorum):
             api.member.leader()
+
+    run(tmp_path, scenario, names=["n1", "n2", "n3"])
+
+
+@pytest.mark.parametrize("body", [b"", b"gossip", b"reports", b"beacons", b"beacons \xc1"])
+def test_a_question_of_another_version_is_refused_and_harms_nothing(tmp_path: Path, body: bytes) -> None:
+    """The peer hears a sentence; what both versions know is still answered."""
+
+    async def scenario(api: Api) -> None:
+        with pytest.raises(InvalidInput, match="this version"):
+            await api.consensus.ask("id-n2", body, 1)
+        assert [node.state for node in (await api.member.status()).nodes] == ["alive"] * 3
 
     run(tmp_path, scenario, names=["n1", "n2", "n3"])
 
