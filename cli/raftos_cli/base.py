@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -29,17 +30,37 @@ DEFAULT_TIMEOUT_S = 10.0
 
 
 class Invocation:
-    """One run of the command line: the common options, and what follows from them."""
+    """One run of the command line: the common options, and what follows from them.
 
-    def __init__(self) -> None:
-        self.endpoints: tuple[str, ...] = ()
-        self.context: str | None = None
-        self.chosen_timeout_s: float | None = None
-        self.format = "table"
+    A run within a shell has the options that the shell was started with, until it is given its own.
+    """
+
+    def __init__(self, shell: Invocation | None = None) -> None:
+        self.shell = shell
+        self.given: ChainMap[str, Any] = shell.given.new_child() if shell else ChainMap()
+        self.command = "raftos"
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        # A context named here stands for its own endpoints, not for those the shell was given.
+        here: Mapping[str, Any] = self.given.maps[0]
+        return tuple((here if "context" in here else self.given).get("endpoints", ()))
+
+    @property
+    def context(self) -> str | None:
+        return self.given.get("context")
+
+    @property
+    def chosen_timeout_s(self) -> float | None:
+        return self.given.get("timeout_s")
 
     @property
     def timeout_s(self) -> float:
-        return DEFAULT_TIMEOUT_S if self.chosen_timeout_s is None else self.chosen_timeout_s
+        return self.chosen_timeout_s or DEFAULT_TIMEOUT_S
+
+    @property
+    def format(self) -> str:
+        return str(self.given.get("format", "table"))
 
     @property
     def output(self) -> Output:
@@ -59,17 +80,21 @@ pass_invocation = click.make_pass_decorator(Invocation, ensure=True)
 
 
 class Seconds(click.ParamType[float]):
-    """A finite number of seconds above zero."""
+    """A finite number of seconds above zero; with `or_none`, zero as well."""
 
     name = "seconds"
+
+    def __init__(self, *, or_none: bool = False) -> None:
+        self.or_none = or_none
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
             seconds = float(value)
         except ValueError:
             seconds = math.nan
-        if not 0 < seconds < math.inf:
-            self.fail(f"{value!r} is not a number of seconds above zero; write it like 5 or 0.5", param, ctx)
+        if not (0 < seconds < math.inf or (self.or_none and seconds == 0)):
+            allowed = "a number of seconds" if self.or_none else "a number of seconds above zero"
+            self.fail(f"{value!r} is not {allowed}; write it like 5 or 0.5", param, ctx)
         return seconds
 
 
@@ -111,10 +136,10 @@ def _context_names(_ctx: click.Context, _param: click.Parameter, incomplete: str
     return [name for name in contexts.load().contexts if name.startswith(incomplete)]
 
 
-def _remember(attribute: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+def _remember(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     def remember(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
         if value not in (None, ()):
-            setattr(ctx.ensure_object(Invocation), attribute, value)
+            ctx.ensure_object(Invocation).given[name] = value
 
     return remember
 
@@ -142,7 +167,7 @@ def common_options() -> list[click.Option]:
             type=Seconds(),
             metavar="SECONDS",
             expose_value=False,
-            callback=_remember("chosen_timeout_s"),
+            callback=_remember("timeout_s"),
             help="How long to try before giving up.  [default: 10]",
         ),
         click.Option(
@@ -165,6 +190,10 @@ class Command(click.Command):
         self.examples = cleandoc(examples).splitlines()
         settings["params"] = [*(settings.get("params") or []), *self.common]
         super().__init__(*args, **settings)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        ctx.ensure_object(Invocation).command = ctx.command_path
+        return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         own: list[tuple[str, str]] = []
@@ -223,8 +252,8 @@ class Group(Command, click.Group):
         name = args[0]
         if self.get_command(ctx, name) is None and not ctx.resilient_parsing:
             near = get_close_matches(name, self.list_commands(ctx), n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise click.UsageError(f"There is no command {name!r}.{hint}", ctx)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"There is no command {name!r}.{meant}", ctx)
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from raftos.state.domains.kv import Compare, TxnDelete, TxnDeleted, TxnPut, TxnWritten
 
 PREVIEW_CHARACTERS = 40
+_CONDITION = re.compile("(.+)([=@])([0-9]{1,16})", re.DOTALL)
 
 kv = Group(
     "kv",
@@ -41,6 +43,9 @@ expect_version_option = click.option(
     metavar="N",
     help="Only if the key is at this version; 0: only if it does not exist.",
 )
+expect_revision_option = click.option(
+    "--expect-revision", type=WholeNumber(1), metavar="N", help="Only if this revision wrote the key."
+)
 stale_option = click.option("--stale", is_flag=True, help="Read one member's own state: quick, perhaps old.")
 
 
@@ -50,7 +55,7 @@ stale_option = click.option("--stale", is_flag=True, help="Read one member's own
         raftos kv put greeting hello
         echo hello | raftos kv put greeting -
         raftos kv put photo --file photo.jpg
-        raftos kv put lock me --expect-version 0 --ttl 30
+        raftos kv put session me --expect-version 0 --ttl 30
     """,
 )
 @click.argument("key", type=Text())
@@ -106,17 +111,20 @@ def get(run: Invocation, key: str, raw: bool, stale: bool) -> None:
 @click.argument("key", type=Text())
 @click.option("--prefix", is_flag=True, help="Delete every key that starts with KEY.")
 @expect_version_option
+@expect_revision_option
 @pass_invocation
-def delete(run: Invocation, key: str, prefix: bool, expect_version: int | None) -> None:
-    """Delete KEY. Exits 3 if there is none."""
-    if prefix and expect_version is not None:
-        raise click.UsageError("--prefix and --expect-version cannot go together.")
+def delete(
+    run: Invocation, key: str, prefix: bool, expect_version: int | None, expect_revision: int | None
+) -> None:
+    """Delete KEY. Exits 3 if there is none, 4 if it is not what was expected."""
+    if prefix and (expect_version, expect_revision) != (None, None):
+        raise click.UsageError("--prefix deletes whatever is there; it takes no expectation.")
     with run.client() as client:
         if prefix:
             count = client.kv.delete_prefix(key)
             run.output.data({"deleted": count}, lambda: f"{count} deleted")
         else:
-            deleted = client.kv.delete(key, expect_version=expect_version)
+            deleted = client.kv.delete(key, expect_version=expect_version, expect_revision=expect_revision)
             run.output.data(deleted, lambda: f"{key}: deleted, revision {deleted.revision}")
 
 
@@ -153,6 +161,7 @@ def ls(run: Invocation, prefix: str, keys_only: bool, limit: int | None, stale: 
     "txn",
     examples="""
         raftos kv txn --if a=3 --put a=new --del b
+        raftos kv txn --if lock/backup@57 --put last=monday
         raftos kv txn changes.json
         echo '{"writes": [{"op": "delete", "key": "b"}]}' | raftos kv txn -
     """,
@@ -163,7 +172,7 @@ def ls(run: Invocation, prefix: str, keys_only: bool, limit: int | None, stale: 
     "conditions",
     multiple=True,
     metavar="KEY=VERSION",
-    help="Only if KEY is at VERSION; 0: does not exist.",
+    help="Only if KEY is at VERSION; 0: does not exist. KEY@REVISION: only if REVISION wrote it.",
 )
 @click.option("--put", "puts", multiple=True, metavar="KEY=VALUE", help="Write VALUE under KEY.")
 @click.option("--del", "deletes", multiple=True, metavar="KEY", help="Delete KEY.")
@@ -178,8 +187,8 @@ def txn(
     """Compare several keys, then write several, all or nothing.
 
     Given as options (puts happen before deletes), or as a JSON DOCUMENT, - being stdin, like
-    {"compare": [{"key", "version"}], "writes": [{"op": "put" or "delete", "key", "value"}]}.
-    Exits 4, having changed nothing, if a key is not at the version it was compared with.
+    {"compare": [{"key", "version" or "revision"}], "writes": [{"op": "put" or "delete", "key",
+    "value"}]}. Exits 4, having changed nothing, if a key is not what it was compared with.
     """
     if (document is None) == (not (conditions or puts or deletes)):
         raise click.UsageError("Give either a DOCUMENT or --if, --put and --del.")
@@ -220,7 +229,8 @@ class DocumentDelete(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
 
 class DocumentCompare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str
-    version: int
+    version: int | None = None
+    revision: int | None = None
 
 
 class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -237,7 +247,7 @@ def _from_document(content: bytes) -> tuple[list[Compare], list[TxnPut | TxnDele
         document = msgspec.json.decode(content, type=Document)
     except msgspec.MsgspecError as error:
         raise InvalidInput(f"the document is no transaction: {error}") from error
-    compare = [Compare(each.key, each.version) for each in document.compare]
+    compare = [Compare(each.key, each.version, each.revision) for each in document.compare]
     return compare, [write.write() for write in document.writes]
 
 
@@ -248,10 +258,13 @@ def _from_options(
 
     compare = []
     for condition in conditions:
-        key, _, version = condition.rpartition("=")
-        if not key or not version.isdecimal():
-            raise click.UsageError(f"--if takes KEY=VERSION, like --if a=3; {condition!r} is not like that.")
-        compare.append(Compare(key, int(version)))
+        found = _CONDITION.fullmatch(condition)
+        if found is None:
+            raise click.UsageError(
+                f"--if takes KEY=VERSION or KEY@REVISION, like --if a=3; {condition!r} is not like that."
+            )
+        key, sign, number = found.groups()
+        compare.append(Compare(key, int(number)) if sign == "=" else Compare(key, revision=int(number)))
     writes: list[TxnPut | TxnDelete] = []
     for put in puts:
         key, equals, value = put.partition("=")

@@ -31,6 +31,7 @@ FILES = {
     "node": "raftos_cli.node",
     "leader": "raftos_cli.leader",
     "kv": "raftos_cli.kv",
+    "lock": "raftos_cli.lock",
     "quota": "raftos_cli.quota",
     "context": "raftos_cli.context",
     "token": "raftos_cli.token",

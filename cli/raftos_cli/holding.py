@@ -1,0 +1,135 @@
+"""Running a command while a lock is held: `raftos lock acquire NAME -- CMD...`.
+
+The command runs in the foreground like any other: same terminal, same streams, same process group. What
+it exits with is what this exits with, in the manner of `env` and `timeout`:
+
+| code    | because                                                                                   |
+|---------|-------------------------------------------------------------------------------------------|
+| CMD's   | it ended by itself; 128 + N if signal N ended it                                          |
+| 125     | the lock could not be had, or was lost: then CMD is sent SIGTERM, and SIGKILL after 5 s   |
+| 126     | CMD was found and cannot be executed                                                      |
+| 127     | CMD was not found                                                                         |
+
+Signals that are meant to end something are passed on, and the lock is kept until the command has ended.
+What the terminal sends (Ctrl-C) goes to every process of the foreground, so that is not said twice.
+
+Killed by SIGKILL, this cannot end the command, which then runs on while the lock runs out. What it must
+not do then has to be fenced by the token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from asyncio.subprocess import Process
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from raftos.client.aio import AsyncClient
+from raftos.client.lock import AsyncLock
+from raftos.errors import Conflict, RaftosError
+from raftos_cli.base import Invocation
+from raftos_cli.output import Output
+
+FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
+GRACE_S = 5.0
+FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
+FORWARDED = (*FROM_TERMINAL, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def hold(
+    run: Invocation,
+    words: Sequence[str],
+    name: str,
+    *,
+    ttl_s: float,
+    wait_s: float | None,
+    owner: str | None,
+) -> int:
+    """Run the command line `words` while holding the lock; the exit code."""
+
+    async def holding() -> int:
+        endpoints = list(run.endpoints) or None
+        async with (
+            AsyncClient(endpoints, run.context, timeout_s=run.timeout_s) as client,
+            client.lock(name, ttl_s=ttl_s, wait_s=wait_s, owner=owner) as held,
+        ):
+            return await _run(held, words, run.output)
+
+    try:
+        return asyncio.run(holding())
+    except RaftosError as error:
+        run.output.error(error)
+        return FAILED
+
+
+async def _run(held: AsyncLock, words: Sequence[str], output: Output) -> int:
+    tenure = {"RAFTOS_LOCK_NAME": held.name, "RAFTOS_LOCK_TOKEN": str(held.token)}
+    try:
+        command = await asyncio.create_subprocess_exec(*words, env=os.environ | tenure)
+    except OSError as error:
+        output.error(RaftosError(f"{words[0]!r} cannot be run: {error.strerror or error}"))
+        return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+    with _signals_go_to(command):
+        reason = await _until_either(command, held)
+        if reason is None:
+            assert command.returncode is not None
+            return command.returncode if command.returncode >= 0 else 128 - command.returncode
+        await _end(command)
+    output.error(Conflict(f"{reason}: somebody else may have it; the command has ended"))
+    return FAILED
+
+
+async def _until_either(command: Process, held: AsyncLock) -> str | None:
+    """Wait for the end of the command, or of the lock; why the lock was lost, if it was."""
+    ended, lost = asyncio.create_task(command.wait()), asyncio.create_task(held.until_lost())
+    await asyncio.wait({ended, lost}, return_when=asyncio.FIRST_COMPLETED)
+    if not held.lost:
+        lost.cancel()
+        return None
+    # Also when the command has ended: it did so unprotected. The reason follows at once.
+    ended.cancel()
+    return await lost
+
+
+async def _end(command: Process) -> None:
+    with suppress(ProcessLookupError):
+        command.terminate()
+    try:
+        async with asyncio.timeout(GRACE_S):
+            await command.wait()
+    except TimeoutError:
+        command.kill()
+        await command.wait()
+
+
+@contextmanager
+def _signals_go_to(command: Process) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for number in FORWARDED:
+        loop.add_signal_handler(number, _forward, command, number)
+    try:
+        yield
+    finally:
+        for number in FORWARDED:
+            loop.remove_signal_handler(number)
+
+
+def _forward(command: Process, number: signal.Signals) -> None:
+    if number in FROM_TERMINAL and _is_foreground():
+        return
+    with suppress(ProcessLookupError):
+        command.send_signal(number)
+
+
+def _is_foreground() -> bool:
+    """Whether a terminal sends its signals to this process, and so to the command as well."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    finally:
+        os.close(terminal)
