@@ -196,6 +196,24 @@ def test_real_answers_are_what_the_document_says(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+@pytest.mark.parametrize(
+    "target", ["/v1/status", "/v1/leader", "/v1/beacons?topic=typing", "/livez", "/readyz"]
+)
+def test_what_follows_from_no_domain_is_described_as_it_is(tmp_path: Path, target: str) -> None:
+    """The entries written by hand are held against real answers as well."""
+
+    async def scenario(api: Api) -> None:
+        whole = await the_whole_document(api)
+        announce = whole["paths"]["/v1/beacons"]["post"]["requestBody"]["content"]["application/json"]
+        assert (await api.post("/v1/beacons", announce["example"])).status == 200
+        operation = whole["paths"][target.partition("?")[0]]["get"]
+        schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        answer = (await api.get(target)).json
+        assert OAS31Validator({**schema, "components": whole["components"]}).is_valid(answer), answer
+
+    run(tmp_path, scenario)
+
+
 def test_a_route_that_nothing_describes_is_noticed() -> None:
     """A new route of api/app.py cannot be forgotten."""
     with pytest.raises(KeyError):
