@@ -167,7 +167,9 @@ def test_the_tour_of_the_readme_is_real(home: Path) -> None:
 def test_every_python_block_of_the_user_documentation_runs(home: Path) -> None:
     """The examples of the SDK do what they say on a real cluster."""
     examples: list[Block] = [
-        block for page in [ROOT / "README.md", *DOCS.glob("*.md")] for block in blocks(page, "python")
+        block
+        for page in [ROOT / "README.md", *DOCS.glob("*.md"), *DOCS.glob("howto/*.md")]
+        for block in blocks(page, "python")
     ]
     assert examples
     code, output = console.run("raftos dev start --detach", home)

@@ -346,6 +346,22 @@ async def test_a_claim_that_is_cancelled_on_its_way_is_withdrawn(agreement: Memo
         assert (await client.kv.put("b", "2")).revision == revision + 3, "put and deleted"
 
 
+async def test_closing_the_client_waits_for_a_withdrawal_but_not_for_long(agreement: MemoryCluster) -> None:
+    """A claim in doubt is given back where that is quick, and left to run out where it is not."""
+    for delay_s, is_withdrawn in ((0.2, True), (1_000, False)):
+        agreement.outcome_unknown = True
+        client = AsyncClient(timeout_s=0.5)
+        with pytest.raises(OutcomeUnknown):
+            await client.lock("a", wait_s=0).acquire()
+        agreement.outcome_unknown, agreement.delay_s = False, delay_s
+        began = time.monotonic()
+        await client.close()
+        assert time.monotonic() - began < 2
+        agreement.delay_s = 0
+        async with AsyncClient() as other:
+            assert await is_free(other) is is_withdrawn
+
+
 async def test_a_withdrawal_takes_nothing_from_others(agreement: MemoryCluster) -> None:
     """The lock that somebody else got meanwhile is not of the claim in doubt."""
     async with AsyncClient(timeout_s=0.3) as client, AsyncClient() as elsewhere:
