@@ -29,6 +29,7 @@ _CONDITION = re.compile("(.+)([=@])([0-9]{1,16})", re.DOTALL)
 
 kv = Group(
     "kv",
+    files={"watch": "raftos_cli.kvwatch"},
     help="Small values under keys, durable and versioned.",
     examples="""
         raftos kv put greeting hello

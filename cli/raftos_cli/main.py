@@ -31,6 +31,7 @@ FILES = {
     "node": "raftos_cli.node",
     "leader": "raftos_cli.leader",
     "kv": "raftos_cli.kv",
+    "events": "raftos_cli.events",
     "lock": "raftos_cli.lock",
     "quota": "raftos_cli.quota",
     "context": "raftos_cli.context",
@@ -66,6 +67,12 @@ class Root(Group):
         except Exception as error:  # noqa: BLE001 - the last line of defence: a bug, shown whole
             return _bug(error, as_json=as_json)
         return code if isinstance(code, int) else 0
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            return _reader_left()  # Otherwise click would end the process, with 1.
 
 
 def wants_json(arguments: Sequence[str]) -> bool:

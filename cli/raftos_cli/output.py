@@ -7,6 +7,7 @@ never cut when it goes to a pipe; colour appears only on a terminal and where NO
 
 from __future__ import annotations
 
+import select
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -51,6 +52,15 @@ class Output:
         elif (line := text()) is not None:
             click.echo(line)
 
+    def line(self, value: Any, text: Callable[[], str]) -> None:
+        """Print one item of what has no end: one line, written at once, JSON or `text()`."""
+        click.echo(msgspec.json.encode(value) if self.as_json else text())
+
+    def remark(self, message: str) -> None:
+        """One line about what happens meanwhile, only for people who are watching it."""
+        if sys.stderr.isatty():
+            self.say(message)
+
     def say(self, message: str) -> None:
         """One line for people, on stderr; silent with `-o json`, where only data and errors matter."""
         if not self.as_json:
@@ -65,6 +75,22 @@ def to_json(value: Any) -> str:
     """JSON on one line for programs, indented for people at a terminal."""
     encoded = msgspec.json.encode(value)
     return (msgspec.json.format(encoded, indent=2) if sys.stdout.isatty() else encoded).decode()
+
+
+def one_line(text: str) -> str:
+    """Text of others, which may hold anything, as part of a line."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def check_reader() -> None:
+    """Raise BrokenPipeError if whoever read stdout has gone: found out before there is more to write."""
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout, 0)
+    except OSError:  # No real file, as in a test of the command line.
+        return
+    if any(state & (select.POLLERR | select.POLLHUP) for _, state in poll.poll(0)):
+        raise BrokenPipeError
 
 
 def report_error(body: msgspec.Struct, *, as_json: bool) -> None:
