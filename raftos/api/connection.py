@@ -238,7 +238,9 @@ class _Body(Outlet):
 
     async def drained(self) -> None:
         try:
-            await asyncio.wait_for(self._writable.wait(), STALLED_S)
+            # Not `wait_for`: in Python 3.11 that may swallow the cancellation of a reader that leaves.
+            async with asyncio.timeout(STALLED_S):
+                await self._writable.wait()
         except TimeoutError as error:
             self._transport.abort()
             raise ConnectionResetError("the reader of a stream takes nothing") from error
