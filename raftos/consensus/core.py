@@ -48,11 +48,15 @@ class Timings:
         return 2 * self.election_s
 
 
-@dataclass
+Frame = tuple[str, int, Message]
+"""(peer, generation of the link, message)"""
+
+
+@dataclass(slots=True)
 class Output:
     """What the outside has to do after a step: send, apply, tell."""
 
-    frames: list[tuple[str, int, Message]] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
     committed: list[tuple[int, bytes]] = field(default_factory=list)
     """(index, command) to apply, in order; the answer comes back through `Replica.applied`."""
     done: list[tuple[Hashable, object]] = field(default_factory=list)
@@ -84,6 +88,8 @@ class Core:
         self.rules = rules
         self.now = 0.0
         self.links: dict[str, int] = {}
+        self.connected: tuple[str, ...] = ()
+        """The peers of `links`, sorted."""
         self.output = Output()
         self.engine: Engine
         self.leader: str | None = None
@@ -96,7 +102,7 @@ class Core:
 
     @property
     def term(self) -> int:
-        return self.engine.term
+        return self.journal.term
 
     @property
     def fit_to_lead(self) -> bool:
@@ -112,6 +118,14 @@ class Core:
         if not self.rules.durable_first:
             return min(self.engine.commit_index, self.journal.last_index)
         return min(self.engine.commit_index, self.journal.synced_index)
+
+    def link(self, peer: str, generation: int) -> None:
+        self.links[peer] = generation
+        self.connected = tuple(sorted(self.links))
+
+    def unlink(self, peer: str) -> None:
+        del self.links[peer]
+        self.connected = tuple(sorted(self.links))
 
     def send(self, peer: str, message: Message) -> None:
         """Send now, on the present link; without a link the message is dropped."""

@@ -28,9 +28,10 @@ from raftos.consensus.base import Handler, Role, Status
 from raftos.consensus.core import Output, Timings
 from raftos.consensus.disk import Disk
 from raftos.consensus.journal import DiskFull, FileStorage, Identity, Journal, JournalFailed, Write
-from raftos.consensus.messages import Answered, Append, Asked, Message
+from raftos.consensus.messages import Answered, Asked, Message
 from raftos.consensus.proposals import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, MAX_PROPOSAL_BYTES
-from raftos.consensus.replica import NOTICE_S, Replica
+from raftos.consensus.replica import Replica
+from raftos.consensus.replication import NOTICE_S
 from raftos.consensus.transport import Transport
 from raftos.errors import (
     NoQuorum,
@@ -72,7 +73,7 @@ class Driver:
         self._disk_trouble: str | None = None
         self._apply_trouble: str | None = None
         self._stuck: list[tuple[int, bytes]] = []
-        self._kicked = self._waking = self._stopped = False
+        self._kicked = self._running = self._waking = self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self._handler: Handler | None = None
         self._calls: set[asyncio.Future[Any]] = set()
@@ -194,6 +195,9 @@ class Driver:
     def on_applied(self, listener: Callable[[int], None]) -> None:
         self._applied_listeners.append(listener)
 
+    def watching(self, watching: bool) -> None:
+        self._replica.watching = watching
+
     def cluster_time_ms(self) -> int:
         return self._replica.cluster_time_ms(time.monotonic())
 
@@ -261,6 +265,7 @@ class Driver:
         if self._stopped or self.failed.done():
             return
         began = time.monotonic()
+        self._running = True
         try:
             self._replica.step(began)
             while output := self._replica.take():
@@ -268,14 +273,15 @@ class Driver:
                 if time.monotonic() - began > _TURN_S:
                     self._kick()
                     break
-            self._write()
+            self._write_and_promise()
         except Exception as failure:  # noqa: BLE001 - whatever it is, a half-done step must not be followed by another
             self._fail(failure)
+        self._running = False
         self._tell_role()
         self._wake_for_notices()
 
     def _wake_for_notices(self) -> None:
-        if self._replica.has_notices and not self._waking:
+        if self._replica.replication.has_news and not self._waking:
             self._waking = True
             self._loop.call_later(NOTICE_S, self._wake)
 
@@ -285,7 +291,7 @@ class Driver:
 
     def _conclude(self, output: Output) -> None:
         self._send(output.frames)
-        self._write()
+        self._write_and_promise()
         self._end_calls(output)
         if output.committed:
             self._stuck.extend(output.committed)
@@ -319,20 +325,22 @@ class Driver:
     # What is to be done: send, write, apply.
 
     def _send(self, frames: list[tuple[str, int, Message]]) -> None:
+        if not frames:
+            return
         links: dict[tuple[str, int], list[bytes]] = {}
-        appends: dict[tuple[int, int, int], bytes] = {}
+        last: Message | None = None
         for peer, generation, message in frames:
-            if isinstance(message, Append):
-                # Both followers usually get the same entries: encode them once.
-                key = (message.prev_index, len(message.entries), message.commit_index)
-                frame = appends.get(key)
-                if frame is None:
-                    frame = appends[key] = messages.encode(message)
-            else:
-                frame = messages.encode(message)
+            if message is not last:
+                # Followers that lack the same are sent the same append: it is encoded once.
+                frame, last = messages.encode(message), message
             links.setdefault((peer, generation), []).append(frame)
         for (peer, generation), encoded in links.items():
             self._transport.send(peer, generation, encoded)
+
+    def _write_and_promise(self) -> None:
+        """Before anything is applied: peers wait for what became durable in place."""
+        self._write()
+        self._send(self._replica.take_frames())
 
     def _write(self) -> None:
         write = None if self._writing else self._journal.take()
@@ -359,8 +367,8 @@ class Driver:
             self._writing = False
             self._journal.finish(write)
             self._trouble(disk=None)
-            self._replica.synced(time.monotonic())
-            self._kick()
+            if self._replica.synced(time.monotonic()) or not self._running:
+                self._kick()
 
     def _apply(self) -> None:
         entries = self._stuck

@@ -2,9 +2,9 @@
 
 The engine keeps PySyncObj's Raft core - log matching, vote counting, the commit rule - and
 replaces everything around it: clock, codec, journal, transport, serializer, randomness, elections'
-timing. It reads no clock (the caller says what time it is), does no I/O, and never sees an
-exception from an apply: its one replicated method does nothing, because the replica hands
-committed entries over from the journal.
+timing, and the loop that sends appends (`replication.py`). It reads no clock (the caller says what
+time it is), does no I/O, and never sees an exception from an apply: its one replicated method does
+nothing, because the replica hands committed entries over from the journal.
 
 Seams, all in one place and each checked by a test (`PRIVATE_NAMES`, `MODULE_NAMES`):
 
@@ -12,7 +12,8 @@ Seams, all in one place and each checked by a test (`PRIVATE_NAMES`, `MODULE_NAM
     .PIPE_NOTIFIER_ENABLED          looked up in the module when used, so replaceable here
     _SyncObj__raftNextIndex         an acknowledgement may not move it back            (finding 1)
     _SyncObj__raftElectionDeadline  the replica decides when to campaign               (finding 6)
-    _SyncObj__newAppendEntriesTime  the replica knows when there is more to send, and when to be heard
+    _SyncObj__sendAppendEntries     the replica knows what each follower can take, and sends it
+    _SyncObj__newAppendEntriesTime  when the next heartbeat is due
     _SyncObj__raftLastApplied       applied state survives a restart in SQLite
     _RAFT_STATE, _getLeader, _onTick, _poller, _applyCommand, _checkCommandsToApply
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -41,6 +43,7 @@ from raftos.consensus.messages import (
 PRIVATE_NAMES = (
     "_SyncObj__raftNextIndex",
     "_SyncObj__raftElectionDeadline",
+    "_SyncObj__sendAppendEntries",
     "_SyncObj__newAppendEntriesTime",
     "_SyncObj__raftLastApplied",
     "_getLeader",
@@ -118,12 +121,20 @@ class _NoSerializer:
     def getTransmissionData(self, _: Node) -> None: ...  # noqa: N802 - PySyncObj's name
 
 
+class _Node(str, Node):  # type: ignore[misc]  # PySyncObj has no types
+    """A member under PySyncObj's name for it: as a string it is hashed and compared without Python code."""
+
+    __slots__ = ()
+    id = property(attrgetter("_id"))
+
+
 class _JournalAdapter:
     """The journal under PySyncObj's names; its positions count from the first entry held."""
 
     def __init__(self, log: EngineLog, committed: int, append_bytes: int) -> None:
+        self.committed = committed
+        """The commit index: PySyncObj tells its journal of every change."""
         self._log = log
-        self._committed = committed
         self._append_bytes = append_bytes
 
     def __len__(self) -> int:
@@ -161,9 +172,10 @@ class _JournalAdapter:
         return self._log.vote
 
     def getRaftCommitIndex(self) -> int:  # noqa: N802 - PySyncObj's name
-        return self._committed
+        return self.committed
 
-    def setRaftCommitIndex(self, index: int) -> None: ...  # noqa: N802 - PySyncObj's name
+    def setRaftCommitIndex(self, index: int) -> None:  # noqa: N802 - PySyncObj's name
+        self.committed = index
 
     def onOneSecondTimer(self) -> None: ...  # noqa: N802 - PySyncObj's name
 
@@ -174,7 +186,10 @@ Send = Callable[[str, Message], None]
 
 
 class _Outbox(Transport):  # type: ignore[misc]  # PySyncObj has no types
-    """PySyncObj's transport: turns its dictionaries into messages and hands them to the replica."""
+    """PySyncObj's transport: turns its dictionaries into messages and hands them to the replica.
+
+    Appends do not come this way: the replica makes them (`replication.py`).
+    """
 
     def __init__(self, send: Send) -> None:
         super().__init__(None, None, [])
@@ -182,23 +197,12 @@ class _Outbox(Transport):  # type: ignore[misc]  # PySyncObj has no types
 
     def send(self, node: Node, message: dict[str, Any]) -> bool:
         translate = _OUTGOING.get(message["type"])
-        if translate is not None and message.get("serialized", False) is False:
+        if translate is not None:
             self._send(node.id, translate(message))
         return True
 
 
-def _append_out(message: dict[str, Any]) -> Append:
-    return Append(
-        message["term"],
-        message["commit_index"],
-        message["prevLogIdx"],
-        message["prevLogTerm"],
-        message["entries"],
-    )
-
-
 _OUTGOING: dict[str, Callable[[dict[str, Any]], Message]] = {
-    "append_entries": _append_out,
     # The replica writes its own term over the 0: PySyncObj's answer carries none (finding 3).
     "next_node_idx": lambda m: Acknowledged(0, m["next_node_idx"], m["success"], m["reset"]),
     "request_vote": lambda m: VoteRequest(m["term"], m["last_log_index"], m["last_log_term"]),
@@ -217,6 +221,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
         others: Sequence[str],
         log: EngineLog,
         send: Send,
+        send_appends: Callable[[], None],
         *,
         now: float,
         heartbeat_s: float,
@@ -229,12 +234,14 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
         self._log = log
         self._heartbeat_s = heartbeat_s
         self.is_leader = self.is_candidate = False
-        so.createJournal = lambda _: _JournalAdapter(log, committed, append_bytes)
-        self._outbox = _Outbox(self._one_message_each(send))
-        self._nodes = {other: Node(other) for other in others}
+        self._journal = _JournalAdapter(log, committed, append_bytes)
+        so.createJournal = lambda _: self._journal
+        self._outbox = _Outbox(send)
+        self._send_appends = send_appends
+        self._nodes = {other: _Node(other) for other in others}
         conf = SyncObjConf(
             autoTick=False,
-            appendEntriesUseBatch=False,
+            appendEntriesUseBatch=True,
             appendEntriesPeriod=heartbeat_s,
             raftMinTimeout=heartbeat_s * 4,
             raftMaxTimeout=heartbeat_s * 5,
@@ -244,7 +251,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
             onStateChanged=self._state_changed,
         )
         conf.logCompactionMinEntries = conf.logCompactionMinTime = math.inf
-        super().__init__(Node(member_id), list(self._nodes.values()), conf, transport=self._outbox)
+        super().__init__(_Node(member_id), list(self._nodes.values()), conf, transport=self._outbox)
         self._SyncObj__raftLastApplied = committed
         self._poller = SimpleNamespace(poll=lambda _: None)
         self._hold_elections()
@@ -259,12 +266,9 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
     def unlinked(self, peer: str) -> None:
         self._outbox._onNodeDisconnected(self._nodes[peer])
 
-    def tick(self, now: float, *, send: bool = False) -> None:
-        """Commit, step down, send what is due (`send`: at once). Never campaigns by itself."""
+    def tick(self, now: float) -> None:
+        """Commit, step down, send a heartbeat where it is due. Never campaigns by itself."""
         _clock.now = now
-        # What a new leader sent at once moved the clock, for each follower (`_one_message_each`).
-        due = min(self._SyncObj__newAppendEntriesTime, now + self._heartbeat_s)
-        self._SyncObj__newAppendEntriesTime = -math.inf if send else due
         self._onTick(0)
 
     def campaign(self, now: float) -> None:
@@ -279,13 +283,14 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
         _clock.now = now
         self.hand_over(payload)
         self._checkCommandsToApply()
+        self._SyncObj__sendAppendEntries()
         return self._log.last_index
 
     def observe_term(self, now: float, term: int) -> None:
         """A higher term exists: move to it as a follower that has not voted."""
         self._deliver(
             now,
-            next(iter(self._nodes.values()), Node("")),
+            next(iter(self._nodes.values()), _Node("")),
             {"type": "request_vote", "term": term, "last_log_term": -1, "last_log_index": -1},
         )
 
@@ -342,36 +347,29 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
 
     @property
     def term(self) -> int:
-        return int(self.raftCurrentTerm)
+        return self._log.term
 
     @property
     def commit_index(self) -> int:
-        return int(self.raftCommitIndex)
+        return self._journal.committed
 
     def _deliver(self, now: float, node: Node, message: dict[str, Any]) -> None:
         _clock.now = now
         self._outbox._onMessageReceived(node, message)
         self._hold_elections()
 
-    def send_from(self, peer: str, index: int) -> None:
-        """Let the next turn send `peer` what begins at `index`."""
-        self._SyncObj__raftNextIndex[self._nodes[peer]] = index
-
     def next_index(self, peer: str) -> int:
-        """The first index that the next turn would send to `peer`."""
+        """The first index to send to `peer` next."""
         return int(self._SyncObj__raftNextIndex.get(self._nodes[peer], self._log.last_index + 1))
 
-    def _one_message_each(self, send: Send) -> Send:
-        """End PySyncObj's sending loop after one message: it stops when its period has passed.
+    def sent(self, peer: str, last_index: int) -> None:
+        """`peer` was sent all entries up to `last_index`."""
+        self._SyncObj__raftNextIndex[self._nodes[peer]] = last_index + 1
 
-        Without this it would send a follower all that it lacks in one turn.
-        """
-
-        def send_and_stop(peer: str, message: Message) -> None:
-            send(peer, message)
-            _clock.now += self._heartbeat_s * 1.01
-
-        return send_and_stop
+    def _SyncObj__sendAppendEntries(self) -> None:  # noqa: N802 - PySyncObj's name
+        """In place of PySyncObj's own, which sends a follower all that it lacks, or spins (finding 18)."""
+        self._SyncObj__newAppendEntriesTime = _clock.now + self._heartbeat_s
+        self._send_appends()
 
     def _state_changed(self, _: int, state: int) -> None:
         self.is_leader = state == so._RAFT_STATE.LEADER

@@ -134,6 +134,9 @@ class MemoryConsensus:
     def on_applied(self, listener: Callable[[int], None]) -> None:
         self._applied_listeners.append(listener)
 
+    def watching(self, watching: bool) -> None:
+        """Nothing to do: everybody hears of everything at once."""
+
     def cluster_time_ms(self) -> int:
         return max(self.machine.time_ms, time.time_ns() // 1_000_000)
 

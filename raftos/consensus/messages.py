@@ -25,13 +25,17 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Base of all messages."""
 
 
+Entry = tuple[bytes, int, int]
+"""(command, index, term)"""
+
+
 class Append(Message, frozen=True, tag=1):
     term: int
     commit_index: int
     prev_index: int
     prev_term: int
-    entries: list[tuple[bytes, int, int]]
-    """(command, index, term), consecutive, beginning at prev_index + 1."""
+    entries: list[Entry]
+    """Consecutive, beginning at prev_index + 1."""
 
 
 class Acknowledged(Message, frozen=True, tag=2):
@@ -39,6 +43,8 @@ class Acknowledged(Message, frozen=True, tag=2):
     next_index: int
     success: bool
     reset: bool
+    watching: bool = False
+    """Whether somebody at the sender waits for news: then commits are told to it at once."""
 
 
 class VoteRequest(Message, frozen=True, tag=3):

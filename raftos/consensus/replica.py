@@ -4,8 +4,9 @@ The replica does no I/O, starts nothing, awaits nothing and reads no clock: ever
 time it is, `step` finishes the work and `take` hands out what the outside has to do. The same code
 runs in the daemon (`driver.py`) and in the simulation, where time is virtual.
 
-Between PySyncObj (`engine.py`) and the world stand the guard's rules and three parts that share a
-`Core`: `Elections` (when to campaign), `Proposals` (writes) and `Barriers` (linearizable reads).
+Between PySyncObj (`engine.py`) and the world stand the guard's rules and four parts that share a
+`Core`: `Elections` (when to campaign), `Replication` (what followers are sent), `Proposals` (writes)
+and `Barriers` (linearizable reads).
 
     input ──> guard ──> engine (PySyncObj) ──> journal (buffered) ──> disk ──> synced ──> promises
                                          └──> committed and durable here ──> apply ──> results
@@ -19,10 +20,9 @@ from random import Random
 from raftos.consensus import guard
 from raftos.consensus.barriers import Barriers
 from raftos.consensus.base import Role, Status
-from raftos.consensus.core import Core, Output, ReplicaLog, Timings
+from raftos.consensus.core import Core, Frame, Output, ReplicaLog, Timings
 from raftos.consensus.elections import Elections
 from raftos.consensus.engine import Engine
-from raftos.consensus.flow import Flow
 from raftos.consensus.messages import (
     Acknowledged,
     Append,
@@ -42,13 +42,11 @@ from raftos.consensus.messages import (
     VoteRequest,
 )
 from raftos.consensus.proposals import Proposals, entry_payload
+from raftos.consensus.replication import Replication
 from raftos.errors import Conflict, InvalidInput, NoQuorum, OutcomeUnknown
 
 MAX_APPLY_BYTES, MAX_APPLY_ENTRIES = 2**20, 1_000
 """About how much is handed over for applying at once."""
-
-NOTICE_S = 0.005
-"""How long the news that entries are committed may wait for another message to the same follower."""
 
 
 class Replica:
@@ -77,11 +75,13 @@ class Replica:
         )
         core.now = now
         self._journal = journal
+        self.replication = Replication(core)
         core.engine = Engine(
             member_id,
             core.others,
             journal,
             self._engine_sends,
+            self.replication.send_all,
             now=now,
             heartbeat_s=core.timings.heartbeat_s,
             fallback_s=core.timings.fallback_s,
@@ -98,11 +98,8 @@ class Replica:
         self._acknowledge_to: int | None = None
         self._last_acknowledged: tuple[str, int | None, Acknowledged] | None = None
         self._acknowledged_at = now
-        self._waiting_acks: dict[str, Acknowledged] = {}
-        self._notices: dict[str, Append] = {}
-        self._noticed_at = now
-        self._flow = Flow(journal, core.timings.heartbeat_s, core.timings.append_bytes)
-        self._behind = False
+        self.watching = False
+        """Whether somebody here waits for news; the leader learns it from the next acknowledgement."""
         self._unsynced_since: float | None = None
         self._tick_needed = True
         self._transfer: tuple[Hashable, str, float, bool] | None = None
@@ -134,8 +131,8 @@ class Replica:
         if peer in self.core.others:
             if peer in self.core.links:
                 self._drop_link(peer)
-            self.core.links[peer] = generation
-            self._flow.linked(peer)
+            self.core.link(peer, generation)
+            self.replication.linked(peer)
             self.core.engine.linked(peer)
             self._tick_needed = True
 
@@ -146,9 +143,9 @@ class Replica:
 
     def _drop_link(self, peer: str) -> None:
         core = self.core
-        del core.links[peer]
+        core.unlink(peer)
         core.engine.unlinked(peer)
-        self._waiting_acks.pop(peer, None)
+        self.replication.unlinked(peer)
         self.proposals.lost_link(peer)
         self.barriers.forget_question(peer)
         if core.engine.leader == peer and not core.is_leader:
@@ -192,18 +189,22 @@ class Replica:
             core.finish(token, Conflict(f"{target} is not connected; the leader is unchanged"))
         else:
             best = (
-                max(core.links, key=lambda peer: (self._flow.matched(peer), peer))
+                max(core.links, key=lambda peer: (self.replication.matched(peer), peer))
                 if target is None
                 else target
             )
             self._transfer = (token, best, min(deadline, now + core.timings.fallback_s), False)
             self.proposals.paused = True
 
-    def synced(self, now: float) -> None:
-        """The journal's durable part grew."""
-        self.core.now = now
+    def synced(self, now: float) -> bool:
+        """The journal's durable part grew: promises are ready to be taken. Whether a step has more to do."""
+        core = self.core
+        core.now = now
         self._unsynced_since = None
-        self._tick_needed = self._tick_needed or self.core.is_leader
+        core.release()
+        if not core.others:
+            self._tick_needed = True
+        return self._tick_needed or self.replication.has_waiting or self._handed_over < core.commit_index
 
     def applied(self, now: float, results: Sequence[tuple[int, list[bytes]]], time_ms: int) -> None:
         """Entries of `Output.committed` were applied, with the encoded results of each index."""
@@ -252,42 +253,28 @@ class Replica:
         core = self.core
         core.now = now
         core.release()
-        if core.is_leader:
-            self._count_waiting_acks()
-        if self._tick_needed:
+        if self.replication.count_waiting() or self._tick_needed:
             self._tick_needed = False
-            core.engine.tick(now, send=self._behind)
-            self._behind = False
+            core.engine.tick(now)
         core.leader = self._reachable_leader()
         self.proposals.stamp = self.cluster_time_ms(now) if self._knows_time() else None
         self.proposals.pump()
         self.barriers.pump()
         self._hand_over()
-        self._send_notices()
+        self.replication.conclude()
         if self._unsynced_since is None and self._journal.position > self._journal.synced_position:
             self._unsynced_since = now
-
-    def _send_notices(self) -> None:
-        """Let commit notices travel with the next message to their follower, or alone after a while."""
-        if not self._notices:
-            return
-        frames = self.core.output.frames
-        for peer in list(self._notices):
-            others = [message for to, _, message in frames if to == peer]
-            if others or self.core.now - self._noticed_at >= NOTICE_S:
-                notice = self._notices.pop(peer)
-                if not any(isinstance(message, Append) for message in others) and peer in self.core.links:
-                    frames.insert(0, (peer, self.core.links[peer], notice))
-
-    @property
-    def has_notices(self) -> bool:
-        """Whether a step is due within NOTICE_S although nothing happens."""
-        return bool(self._notices)
 
     def take(self) -> Output:
         """What has to be done outside since the last take."""
         output, self.core.output = self.core.output, Output()
         return output
+
+    def take_frames(self) -> list[Frame]:
+        """Of what has to be done, only what is to be sent."""
+        output = self.core.output
+        frames, output.frames = output.frames, []
+        return frames
 
     def _hand_over(self) -> None:
         """One part at a time: a machine that cannot apply for now must not make a queue of all it misses."""
@@ -309,33 +296,18 @@ class Replica:
     # Messages.
 
     def _engine_sends(self, peer: str, message: Message) -> None:
-        """PySyncObj sends: appends flow as the follower can take them, promises wait for the disk."""
-        if isinstance(message, Append):
-            self._send_append(peer, message)
-            return
+        """PySyncObj asks for votes, grants one or acknowledges: promises wait for the disk."""
         if isinstance(message, Acknowledged):
             message = self._acknowledgement(message)
             if self._says_nothing_new(peer, message):
                 return
         self.core.promise(peer, message)
 
-    def _send_append(self, peer: str, append: Append) -> None:
-        if self._flow.may_wait(self.core.now, append, peer):
-            if not self._notices:
-                self._noticed_at = self.core.now
-            self._notices[peer] = append
-            return
-        admitted = self._flow.admit(self.core.now, peer, append)
-        if admitted is not append:
-            self.core.engine.send_from(peer, self._journal.last_index + 1)
-        if admitted is not None:
-            self.core.send(peer, admitted)
-
     def _acknowledgement(self, message: Acknowledged) -> Acknowledged:
         next_index = message.next_index
         if message.success and self._acknowledge_to is not None:
             next_index = self._acknowledge_to + 1
-        return Acknowledged(self.core.term, next_index, message.success, message.reset)
+        return Acknowledged(self.core.term, next_index, message.success, message.reset, self.watching)
 
     def _says_nothing_new(self, peer: str, message: Acknowledged) -> bool:
         """Whether this leader was told the same on this link less than half a heartbeat ago.
@@ -369,36 +341,8 @@ class Replica:
         core = self.core
         if message.term > core.term:
             core.engine.observe_term(core.now, message.term)
-        if not core.is_leader or not self._counts(message):
-            return
-        self._flow.acknowledged(peer, message)
-        self._count(peer, message)
-        index = self._flow.resume(peer)
-        if index is not None:
-            core.engine.send_from(peer, index)
-        if core.engine.next_index(peer) <= self._journal.last_index:
-            self._behind = self._tick_needed = True
-
-    def _counts(self, message: Acknowledged) -> bool:
-        core = self.core
-        return guard.acknowledgement_counts(core.term, self._journal.last_index, message, core.rules)
-
-    def _count(self, peer: str, message: Acknowledged) -> None:
-        """Feed an acknowledgement to the engine as far as our own disk has come; keep the rest."""
-        core = self.core
-        part, more = guard.durable_part(message, self._journal.synced_index, core.rules)
-        if more:
-            self._waiting_acks[peer] = message
-        core.engine.acknowledged(core.now, peer, part, core.rules)
-        if part.next_index - 1 > core.engine.commit_index:
+        if self.replication.acknowledged(peer, message):
             self._tick_needed = True
-
-    def _count_waiting_acks(self) -> None:
-        if self._waiting_acks:
-            waiting, self._waiting_acks = self._waiting_acks, {}
-            for peer, message in waiting.items():
-                if self._counts(message):
-                    self._count(peer, message)
 
     def _stale_term(self, peer: str, message: StaleTerm) -> None:
         if message.term > self.core.term:
@@ -453,7 +397,7 @@ class Replica:
             if not core.is_leader:
                 unsure = OutcomeUnknown("no leader is known yet after the transfer; see `raftos leader show`")
             self._end_transfer(token, unsure)
-        elif core.is_leader and not told and self._flow.matched(target) == self._journal.last_index:
+        elif core.is_leader and not told and self.replication.matched(target) == self._journal.last_index:
             core.send(target, TimeoutNow(core.term))
             self._transfer = (token, target, deadline, True)
 
@@ -490,7 +434,7 @@ class Replica:
             last_index=journal.last_index,
             synced_index=journal.synced_index,
             voters=core.voters,
-            connected=tuple(sorted(core.links)),
+            connected=core.connected,
             has_quorum=core.leader is not None,
             trouble=core.trouble,
         )

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from raftos.config import Config, Voter
-from raftos.consensus import messages
+from raftos.consensus import disk, messages
 from raftos.consensus.base import Role
+from raftos.consensus.core import Frame
 from raftos.consensus.driver import Driver, _joined
+from raftos.consensus.guard import NO_OP
+from raftos.consensus.messages import Acknowledged, Append
 from raftos.consensus.proposals import MAX_BATCH_REQUESTS
 from raftos.errors import NoQuorum, OutcomeUnknown
 from raftos.state.command import encode_request, is_ok, new_request_id
@@ -42,7 +45,33 @@ class CountingDriver(Driver):
         super()._tick()
 
 
-def config(folder: Path) -> Config:
+Notes = asyncio.Queue[str]
+"""What happened, in order."""
+
+
+class NotingMachine(Machine):
+    """Notes what it applies, in `notes`."""
+
+    notes: Notes
+
+    def apply(self, entries: Sequence[tuple[int, bytes]]) -> list[list[bytes]]:
+        for index, _ in entries:
+            self.notes.put_nowait(f"applied {index}")
+        return super().apply(entries)
+
+
+class NotingDriver(Driver):
+    """Notes the acknowledgements that it sends, in `notes`; there is nobody to send them to."""
+
+    notes: Notes
+
+    def _send(self, frames: list[Frame]) -> None:
+        for _, _, message in frames:
+            if isinstance(message, Acknowledged):
+                self.notes.put_nowait(f"acknowledged {message.next_index - 1}")
+
+
+def config(folder: Path, *, others: Sequence[str] = (), heartbeat_ms: int = 20) -> Config:
     return Config(
         cluster="test",
         cluster_id="test",
@@ -50,11 +79,11 @@ def config(folder: Path) -> Config:
         name="n1",
         data_dir=str(folder),
         secret_file="unused",
-        voters=(Voter("m1", "n1", "127.0.0.1:0", "http://127.0.0.1:0"),),
+        voters=tuple(Voter(name, name, "127.0.0.1:0", "http://127.0.0.1:0") for name in ("m1", *others)),
         peer_address="127.0.0.1:0",
         api_address="127.0.0.1:0",
-        heartbeat_ms=20,
-        election_timeout_ms=100,
+        heartbeat_ms=heartbeat_ms,
+        election_timeout_ms=5 * heartbeat_ms,
     )
 
 
@@ -72,6 +101,26 @@ async def leading(folder: Path, kind: type[Driver] = Driver) -> AsyncIterator[tu
     finally:
         await driver.stop()
         machine.close()
+
+
+@asynccontextmanager
+async def following(folder: Path) -> AsyncIterator[tuple[Callable[[Append], None], Notes]]:
+    """A started member that hears from a leader what the test gives it, and nothing else for seconds."""
+    notes: Notes = asyncio.Queue()
+    machine = NotingMachine(folder / "state", cluster_id="test")
+    driver = NotingDriver(config(folder, others=("m2", "m3"), heartbeat_ms=4_000), bytes(32), machine)
+    machine.notes = driver.notes = notes
+    await driver.start()
+    driver.linked("m2", 1)
+    try:
+        yield lambda append: driver.received("m2", 1, [messages.encode(append)]), notes
+    finally:
+        await driver.stop()
+        machine.close()
+
+
+def entry(index: int, commit_index: int) -> Append:
+    return Append(1, commit_index, index - 1, 1 if index > 2 else 0, [(bytes([NO_OP]), index, 1)])
 
 
 def puts(driver: Driver, count: int, value: bytes = b"v") -> list[bytes]:
@@ -170,6 +219,38 @@ def test_a_failure_while_working_off_a_message_stops_the_member(
             driver.received("m2", 1, [messages.encode(messages.StaleTerm(1))])
             with pytest.raises(RuntimeError, match="half way"):
                 await driver.failed
+
+    run(scenario())
+
+
+def test_a_follower_acknowledges_what_is_durable_before_it_applies_what_is_committed(tmp_path: Path) -> None:
+    """The leader waits for the one; nobody waits for the other."""
+
+    async def scenario() -> None:
+        async with following(tmp_path) as (hear, notes):
+            for index in (2, 3):
+                hear(entry(index, commit_index=index - 1))
+                await asyncio.sleep(0.05)
+            happened = [notes.get_nowait() for _ in range(4)]
+            assert happened == ["acknowledged 2", "applied 1", "acknowledged 3", "applied 2"]
+
+    run(scenario())
+
+
+def test_what_became_durable_on_the_thread_is_acknowledged_without_another_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty-four writers at once once waited for the next look, 25 ms later, each time."""
+    monkeypatch.setattr(disk, "SMALL_BYTES", 0)
+
+    async def scenario() -> None:
+        async with following(tmp_path) as (hear, notes):
+            for index in (2, 3):
+                hear(entry(index, commit_index=0))
+                async with asyncio.timeout(1):
+                    while await notes.get() != f"acknowledged {index}":
+                        pass
+                await asyncio.sleep(0.05)
 
     run(scenario())
 

@@ -58,9 +58,8 @@ def test_a_leader_counts_itself_only_as_far_as_its_own_disk() -> None:
     wire.members["a"].disk_stuck = True
     write = wire.propose("a", "x")
     wire.deliver()
-    assert (
-        wire["a"]._flow.matched("b") == wire["a"]._flow.matched("c") == wire.members["a"].journal.last_index
-    )
+    last = wire.members["a"].journal.last_index
+    assert [wire["a"].replication.matched(name) for name in "bc"] == [last, last]
     assert write not in wire.ended
     wire.repair_disk("a")
     assert wire.ended[write] == [request("x")]
@@ -298,14 +297,14 @@ def test_a_follower_with_a_full_window_costs_the_leader_no_reading_with_every_wr
         wire.deliver()
 
     def c_falls_silent(frame: Frame) -> bool:
-        silent = wire["a"]._flow.matched("c") > 10
+        silent = wire["a"].replication.matched("c") > 10
         return not (silent and frame.sender == "c" and isinstance(frame.message, Acknowledged))
 
     wire.start("c")
     for _ in range(3):
         wire.tick("a", after_s=0.1)
         wire.deliver(c_falls_silent)
-    assert 10 < wire["a"]._flow.matched("c") < 50
+    assert 10 < wire["a"].replication.matched("c") < 50
     before = storage.read_bytes
     for _ in range(50):
         wire.propose("a", "y")

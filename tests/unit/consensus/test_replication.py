@@ -1,0 +1,169 @@
+"""What a leader sends: entries as they fit, heartbeats to those who take no more, and the news of commits."""
+
+from __future__ import annotations
+
+from raftos.consensus.core import Timings
+from raftos.consensus.messages import Acknowledged, Append
+from raftos.consensus.replication import NOTICE_S
+from tests.unit.consensus.wire import Wire
+
+
+def elected() -> Wire:
+    """A leads, and everybody knows all there is."""
+    wire = Wire()
+    wire.elect("a")
+    wire.delivered.clear()
+    return wire
+
+
+def appends_to(wire: Wire, name: str) -> list[Append]:
+    """Those not delivered yet."""
+    return [frame.message for frame in wire.waiting(Append) if frame.receiver == name]  # type: ignore[misc]
+
+
+def watch(wire: Wire, name: str, *, watching: bool = True) -> None:
+    """Somebody at `name` waits for news; the leader hears of it with the next heartbeat's answer."""
+    wire[name].watching = watching
+    wire.pass_time(0.15)
+
+
+def commit(wire: Wire, text: str = "x") -> None:
+    """Write through A, until the acknowledgements are with it, and no further."""
+    write = wire.propose("a", text)
+    wire.deliver(lambda frame: isinstance(frame.message, Append) and bool(frame.message.entries))
+    wire.deliver(lambda frame: isinstance(frame.message, Acknowledged))
+    assert write in wire.ended
+
+
+def knows(wire: Wire, name: str) -> bool:
+    return wire.members[name].applied_index == wire.members["a"].applied_index
+
+
+def test_news_of_a_commit_waits_for_the_next_entry() -> None:
+    """In a stream of lone writes it costs no message of its own."""
+    wire = elected()
+    commit(wire)
+    assert appends_to(wire, "b") == []
+    assert wire["a"].replication.has_news
+    wire.propose("a", "y")
+    [append] = appends_to(wire, "b")
+    assert append.entries
+    wire.deliver()
+    assert wire.members["b"].requests == wire.members["a"].requests[:1]
+
+
+def test_news_of_a_commit_goes_alone_after_a_while() -> None:
+    wire = elected()
+    commit(wire)
+    wire.now += 2 * NOTICE_S
+    wire.step("a")
+    assert [append.entries for append in appends_to(wire, "b")] == [[]]
+    assert not wire["a"].replication.has_news
+    wire.deliver()
+    assert knows(wire, "b")
+
+
+def test_news_of_a_commit_goes_along_with_whatever_is_sent_to_a_follower() -> None:
+    """The question of a read does not let the follower wait for what it is to see."""
+    wire = elected()
+    write = wire.propose("b", "x")
+    wire.deliver()
+    assert write in wire.ended
+    assert knows(wire, "b")
+    assert not knows(wire, "c")
+
+
+def test_news_of_a_commit_goes_at_once_to_a_follower_with_watchers_and_to_no_other() -> None:
+    wire = elected()
+    watch(wire, "b")
+    commit(wire)
+    assert [append.entries for append in appends_to(wire, "b")] == [[]]
+    assert appends_to(wire, "c") == []
+    wire.deliver()
+    assert knows(wire, "b")
+    assert not knows(wire, "c")
+
+
+def test_a_follower_whose_watchers_have_gone_waits_again() -> None:
+    wire = elected()
+    watch(wire, "b")
+    watch(wire, "b", watching=False)
+    commit(wire)
+    assert appends_to(wire, "b") == []
+
+
+def test_the_next_leader_learns_of_watchers_by_itself() -> None:
+    """It is said with every acknowledgement, so a change of leaders needs no word of its own."""
+    wire = elected()
+    watch(wire, "b")
+    wire.crash("a")
+    wire.elect("c")
+    wire.propose("c", "x")
+    wire.deliver()
+    assert wire.members["b"].applied_index == wire.members["c"].applied_index
+
+
+def test_watching_ends_with_the_link_and_begins_again_with_the_next() -> None:
+    wire = elected()
+    watch(wire, "b")
+    wire.unlink("a", "b")
+    wire.link("a", "b")
+    wire["b"].watching = False
+    wire.pass_time(0.15)
+    commit(wire)
+    assert appends_to(wire, "b") == []
+    watch(wire, "b")
+    commit(wire)
+    assert appends_to(wire, "b")
+
+
+def far_behind() -> Wire:
+    """B acknowledges nothing, and its window is full of entries."""
+    wire = Wire(timings=Timings(append_bytes=1_000))
+    wire.elect("a")
+    wire.cut.add(("b", "a"))
+    for number in range(10):
+        wire.propose("a", str(number % 10) * 500)
+        wire.deliver()
+    wire.delivered.clear()
+    return wire
+
+
+def sent_to_b(wire: Wire) -> list[Append]:
+    return [
+        frame.message
+        for frame in wire.delivered
+        if frame.receiver == "b" and isinstance(frame.message, Append)
+    ]
+
+
+def test_a_follower_with_a_full_window_hears_a_heartbeat_on_common_ground() -> None:
+    """Common is what it acknowledged; the commit index is not told further than that."""
+    wire = far_behind()
+    matched = wire["a"].replication.matched("b")
+    for _ in range(4):
+        wire.tick("a", after_s=0.06)
+        wire.deliver()
+    heartbeats = sent_to_b(wire)
+    assert 2 <= len(heartbeats) <= 4
+    for heartbeat in heartbeats:
+        assert (heartbeat.prev_index, heartbeat.entries) == (matched, [])
+        assert heartbeat.commit_index <= matched
+
+
+def test_a_follower_with_room_again_is_sent_on_from_the_first_entry_it_was_not_sent() -> None:
+    wire = far_behind()
+    end = wire["a"].replication.matched("c")
+    wire.heal()
+    wire.deliver()
+    indexes = [index for append in sent_to_b(wire) for _, index, _ in append.entries]
+    assert indexes == list(range(indexes[0], end + 1))
+    assert wire["a"].replication.matched("b") == end
+
+
+def test_followers_that_lack_the_same_are_sent_the_same_append() -> None:
+    """It is built, and encoded, once."""
+    wire = elected()
+    wire.propose("a", "x")
+    first, second = appends_to(wire, "b") + appends_to(wire, "c")
+    assert first is second
