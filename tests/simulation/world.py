@@ -24,7 +24,8 @@ from raftos.consensus.core import Timings
 from raftos.consensus.guard import Rules, SafetyViolation
 from raftos.consensus.journal import Identity, Journal
 from raftos.consensus.messages import Append, Message
-from raftos.consensus.replica import NOTICE_S, Replica
+from raftos.consensus.replica import Replica
+from raftos.consensus.replication import NOTICE_S
 from raftos.state.machine import Machine
 from raftos.state.storage import FILE_NAME
 from tests.simulation.history import History, Violation
@@ -165,6 +166,7 @@ class World:
             timings=TIMINGS,
             rules=self.rules,
         )
+        node.replica.watching = node.incarnation % 2 == 1
         self.note("start", name, node.journal.last_index, node.machine.applied_index)
         self._tick(node, node.incarnation)
 
@@ -249,7 +251,7 @@ class World:
             raise Violation(f"{node.name}: {violation}") from violation
         if node.replica.core.is_leader:
             self.history.leads(node.name, node.replica.core.term)
-        if node.replica.has_notices:
+        if node.replica.replication.has_news:
             self._later(node, NOTICE_S, lambda: self.step(node))
 
     def _later(self, node: Node, delay: float, event: Callable[[], None]) -> None:
