@@ -2,9 +2,12 @@
 
 Handing a write to a thread and hearing back costs two switches between threads, and with few cores
 that is more than a quick `fdatasync` itself: a lone write would spend most of its time waiting for
-its turn. So a small write is done in place, as long as the disk has lately been quick; one slow
-sync sends the following writes to the thread, until the disk has been quick there for a while. A
-disk that hangs therefore blocks the event loop for one sync at most, and the thread keeps the rest.
+its turn. So a small write is done in place, as long as syncs have lately been quick on average.
+
+What a sync took includes waiting for a core, on a busy machine most of it. So one that took a few
+milliseconds says little, and counts for little: if each of those sent the writes after it to the
+thread, most would go there. One that took a twentieth of a second sends them there at once: a disk that
+hangs blocks the event loop for one sync, and the thread has the rest until the disk is quick again.
 """
 
 from __future__ import annotations
@@ -14,8 +17,12 @@ import threading
 import time
 from collections.abc import Callable
 
-SMALL_BYTES = 16 * 1024
+SMALL_BYTES = 4 * 1024
 QUICK_S = 0.001
+LONG_S = 0.05
+"""A sync that took so long is believed at once."""
+OUTLIER_S = 0.004
+"""As so much at most counts one that took less."""
 _DECAY = 0.9
 
 
@@ -30,7 +37,7 @@ class Disk:
         self._call_soon = call_soon
         self._failures = failures
         self._typical_s = 0.0
-        """What a sync takes: rises at once, falls slowly."""
+        """What a sync takes, on average lately."""
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="raftos-disk", daemon=True)
         self._thread.start()
@@ -56,7 +63,9 @@ class Disk:
         except self._failures as failure:
             return failure
         took_s = time.perf_counter() - began
-        self._typical_s = max(took_s, _DECAY * self._typical_s + (1 - _DECAY) * took_s)
+        self._typical_s = _DECAY * self._typical_s + (1 - _DECAY) * min(took_s, OUTLIER_S)
+        if took_s >= LONG_S:
+            self._typical_s = took_s
         return None
 
     def _on_thread(self, write: Callable[[], None], done: Callable[[Exception | None], None]) -> None:
