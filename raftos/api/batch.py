@@ -57,6 +57,8 @@ _decode_plain = msgspec.msgpack.Decoder().decode
 
 Outcome = bytes | RaftosError | Any
 """An encoded result, an error, or the typed value of a query."""
+Leader = Callable[[], str | None]
+"""Says who leads, for those who may try again there."""
 
 
 class BatchRoute:
@@ -73,10 +75,9 @@ class BatchRoute:
         default_ms = self._member.config.request_timeout_ms
         until = deadline(request, default_ms) if timeout_ms is None else deadline_in(timeout_ms)
         outcomes = await self._run(items, until)
-        leader = self._member.leader_name()
         if kind == MSGPACK:
-            return Answer(200, _render_msgpack(items, outcomes, leader), MSGPACK)
-        return Answer(200, _render_json(items, outcomes, leader))
+            return Answer(200, _render_msgpack(items, outcomes, self._member.leader_name), MSGPACK)
+        return Answer(200, _render_json(items, outcomes, self._member.leader_name))
 
     async def _run(self, items: Sequence[Item | RaftosError], until: float) -> list[Outcome]:
         outcomes: list[Outcome] = list(items)
@@ -171,34 +172,32 @@ def _read_item(item: dict[str, Any]) -> Item | RaftosError:
 
 
 def _render_msgpack(
-    items: Sequence[Item | RaftosError], outcomes: Sequence[Outcome], leader: str | None
+    items: Sequence[Item | RaftosError], outcomes: Sequence[Outcome], leader: Leader
 ) -> bytes:
     """`{"results": [...]}`: what came out of the log is already `{"ok": value}`."""
     parts = [_MSGPACK_HEAD, len(outcomes).to_bytes(4, "big")]
     for item, outcome in zip(items, outcomes, strict=True):
         if isinstance(outcome, RaftosError):
-            parts.append(encode_msgpack({"error": error_body(outcome, leader)}))
+            parts.append(encode_msgpack({"error": error_body(outcome, leader())}))
         elif isinstance(item, Item) and item.query is not None:
             parts.append(encode_msgpack({"ok": outcome}))
         elif is_ok(outcome):
             parts.append(outcome)
         else:
-            parts.append(encode_msgpack({"error": error_body(refusal_of(outcome), leader)}))
+            parts.append(encode_msgpack({"error": error_body(refusal_of(outcome), leader())}))
     return b"".join(parts)
 
 
 _MSGPACK_HEAD = b"\x81\xa7results\xdd"
 
 
-def _render_json(
-    items: Sequence[Item | RaftosError], outcomes: Sequence[Outcome], leader: str | None
-) -> bytes:
+def _render_json(items: Sequence[Item | RaftosError], outcomes: Sequence[Outcome], leader: Leader) -> bytes:
     results: list[dict[str, Any]] = []
     for item, outcome in zip(items, outcomes, strict=True):
         try:
             results.append({"ok": codec.readable(_plain_value(item, outcome))})
         except RaftosError as error:
-            results.append({"error": error_body(error, leader)})
+            results.append({"error": error_body(error, leader())})
     return encode_json({"results": results})
 
 
