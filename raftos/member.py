@@ -208,6 +208,7 @@ class Member:
         self._thread_reader = machine.reader()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
         self._writes = Gathering(consensus.propose)
+        self._writing_alone = False
         self._reads = Gathering(self._answer_behind_barrier)
         self._fresh_at = time.monotonic()
         self.beacons = beacons.Beacons(config.member_id, consensus)
@@ -225,7 +226,15 @@ class Member:
 
         Raises NoQuorum, OutcomeUnknown, NotReady: then for all of them.
         """
-        return await self._writes.call([encode_request(*request) for request in requests], deadline)
+        encoded = [encode_request(*request) for request in requests]
+        if self._writing_alone:
+            return await self._writes.call(encoded, deadline)
+        # A lone write does not wait for the next turn of the loop; while it is under way, others gather.
+        self._writing_alone = True
+        try:
+            return await self.consensus.propose(encoded, deadline)
+        finally:
+            self._writing_alone = False
 
     async def query(
         self, queries: Sequence[Query], consistency: Consistency, deadline: float
