@@ -40,10 +40,10 @@ DEFAULT_SINCE = -20
 @click.option("--prefix", type=Text(), default="", metavar="P", help="Only of what begins so, like a key.")
 @pass_invocation
 def events(run: Invocation, since: int, follow: bool, topics: tuple[str, ...], prefix: str) -> None:
-    """Print the events that are kept, one a line: revision, time, type, subject and the rest.
+    """Print what happened in the cluster, one event a line.
 
-    Following goes on until it is interrupted, on another member when one is lost: complete, in
-    order, nothing twice. In JSON each line is one object.
+    A line has revision, time, type, subject and the rest; in JSON it is one object. Following goes on
+    until it is interrupted, at another member when one is lost: complete, in order, nothing twice.
     """
     from raftos.client.events import Bookmark
 

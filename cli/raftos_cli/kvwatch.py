@@ -41,10 +41,11 @@ VALUES_AT_ONCE = 32
 )
 @pass_invocation
 def watch(run: Invocation, key: str, prefix: bool, since: int | None) -> None:
-    """Print the changes of KEY as they happen, one a line, until interrupted.
+    """Print the changes of KEY as they happen.
 
-    A line is PUT KEY VERSION REVISION VALUE, the value left out where the key has changed again;
-    or DELETE (or EXPIRE) KEY - REVISION. In JSON each line is one object, with the whole value.
+    It goes on until it is interrupted, at another member when one is lost. A line is PUT KEY VERSION
+    REVISION VALUE, the value left out where the key has changed again, or DELETE (or EXPIRE) KEY -
+    REVISION. In JSON each line is one object, with the whole value.
     """
     from raftos.client.events import Bookmark
 
