@@ -21,7 +21,7 @@ ENGINE = ROOT / "raftos" / "consensus" / "engine.py"
 
 LONGEST_FUNCTION_LINES = 70
 LONGEST_FILE_LINES = 600
-LONGEST_DOMAIN_LINES = 750
+LONGEST_DOMAIN_LINES = 900
 """A domain is one file, and the half of it that declares its commands and answers is its documentation."""
 
 # What each part may import. The order is the order data flows, from the user to the disk.

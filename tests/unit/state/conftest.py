@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from raftos.state.domains import chat
 from tests.unit.state.feeder import Feeder
 
 
@@ -28,3 +29,10 @@ def feeders(tmp_path: Path) -> Iterator[Callable[..., Feeder]]:
 def feeder(feeders: Callable[..., Feeder]) -> Feeder:
     """One machine."""
     return feeders()
+
+
+@pytest.fixture
+def room(feeder: Feeder) -> Feeder:
+    """A machine with an empty room `r`, at revision 1."""
+    feeder.ok(chat.Create("r"))
+    return feeder

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from raftos.state import requests
 from raftos.state.command import Command, encode_entry, encode_request
-from raftos.state.domains import kv, members
+from raftos.state.domains import chat, kv, members
 from tests.unit.state.feeder import START_MS, Feeder, request_id
 
 NO_OP = b""
@@ -36,7 +36,27 @@ def some_command(random: Random) -> Command:
         members.Register(id=key, name=f"n{random.randrange(6)}", endpoint="", peer_address="", version="1"),
         members.Mark(key, state="down", expect_state="alive"),
     ]
-    return random.choice(kinds)
+    return random.choice(kinds + some_chat(random))
+
+
+def some_chat(random: Random) -> list[Command]:
+    room, sequence, sender = random.choice("rst"), random.randrange(1, 9), random.choice("ab")
+    return [
+        chat.Create(room, keep_messages=random.choice([None, 2]), keep_ms=random.choice([None, 400_000])),
+        *[chat.Post(room, sender, random.choice(["hello", "hello again", "bye"]))] * 3,
+        chat.Post(room, sender, "no hello", reply_to=sequence),
+        chat.Edit(room, sequence, "edited", sender),
+        chat.Redact(room, sequence, sender),
+        chat.Mark(room, sender, random.randrange(9)),
+        chat.Trim(room, sequence),
+    ]
+
+
+def some_indexing(now_ms: int, number: int) -> bytes:
+    """An entry that takes one step of indexing, wherever the index is."""
+    steps = [chat.Index(after, 2**40) for after in range(150)]
+    requests = [(request_id(now_ms, 1_000 * number + at), step) for at, step in enumerate(steps)]
+    return encode_entry(now_ms, [encode_request(*request) for request in requests])
 
 
 def some_log(seed: int, entries: int = 60) -> list[bytes]:
@@ -57,6 +77,8 @@ def some_log(seed: int, entries: int = 60) -> list[bytes]:
                     request = (request[0], some_command(random))
             sent.append(request)
             batch.append(request)
+        if random.random() < 0.1:
+            log.append(some_indexing(now_ms, len(log) + 1))
         log.append(
             NO_OP if random.random() < 0.1 else encode_entry(now_ms, [encode_request(*r) for r in batch])
         )

@@ -87,8 +87,8 @@ def test_a_damaged_page_stops_the_member_and_is_no_fault(feeder: Feeder) -> None
     feeder.machine.close()
     path = feeder.folder / storage.FILE_NAME
     good = path.read_bytes()
-    page_bytes = 4096
-    path.write_bytes(good[: 10 * page_bytes] + b"\xff" * (len(good) - 10 * page_bytes))
+    damaged_bytes = 20 * 4096  # The last pages: the first ones are tables that a machine needs to open.
+    path.write_bytes(good[:-damaged_bytes] + b"\xff" * damaged_bytes)
     machine = Machine(feeder.folder)
     payload = feeder.entry(*((feeder.new_id(), kv.Put(f"k{number}", b"")) for number in range(50)))
     with pytest.raises(Exception, match="malformed") as caught:
