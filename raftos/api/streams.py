@@ -163,6 +163,7 @@ class Streams:
     async def _serve(self, watcher: Watcher) -> None:
         self._watchers.add(watcher)
         self._identities[watcher.identity] += 1
+        self._member.consensus.watching(True)
         if self._ticker is None:
             self._ticker = asyncio.get_running_loop().create_task(self._tick(), name="watchers")
         try:
@@ -220,6 +221,7 @@ class Streams:
         if not self._watchers and self._ticker is not None:
             self._ticker.cancel()
             self._ticker = None
+            self._member.consensus.watching(False)
 
     def _retire(self, watcher: Watcher) -> None:
         """Take a watcher out of its group: it is given nothing more."""
