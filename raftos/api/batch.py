@@ -93,9 +93,11 @@ class BatchRoute:
                     queries[item.consistency][place] = _query_of(item)
             except RaftosError as error:
                 outcomes[place] = error
-        await _fill(outcomes, requests, self._member.submit, until)
+        if requests:
+            await _fill(outcomes, requests, self._member.submit, until)
         for consistency, asked in queries.items():
-            await _fill(outcomes, asked, partial(self._ask, consistency), until)
+            if asked:
+                await _fill(outcomes, asked, partial(self._ask, consistency), until)
         return outcomes
 
     async def _ask(self, consistency: Consistency, queries: list[Query], until: float) -> list[Outcome]:
@@ -126,8 +128,6 @@ async def _fill(
     until: float,
 ) -> None:
     """Put the answers in their places; a failure to agree in each of them."""
-    if not asked:
-        return
     try:
         answers = await answer(list(asked.values()), until)
     except RaftosError as error:

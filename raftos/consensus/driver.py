@@ -227,13 +227,12 @@ class Driver:
                     self._answer(peer, generation, message)
                 elif isinstance(message, Answered):
                     self._answered(message)
-                else:
-                    self._replica.received(now, peer, generation, message)
+                elif self._replica.received(now, peer, generation, message):
+                    self._kick()
         except msgspec.MsgspecError:
             raise
         except Exception as failure:  # noqa: BLE001 - as in `_run`
             self._fail(failure)
-        self._kick()
 
     def _tick(self) -> None:
         self._timer = None

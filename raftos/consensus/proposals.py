@@ -95,6 +95,11 @@ class Proposals:
         self._pending_bytes += proposal.size_bytes
         self._next_expiry = min(self._next_expiry, proposal.deadline)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether something waits to be proposed or forwarded."""
+        return bool(self._pending)
+
     def pump(self) -> None:
         core = self._core
         if self._leading_term and (not core.is_leader or core.term != self._leading_term):

@@ -151,12 +151,17 @@ class Replica:
         if core.engine.leader == peer and not core.is_leader:
             self.elections.lost_leader()
 
-    def received(self, now: float, peer: str, generation: int, message: Message) -> None:
-        """A message of the link `generation`; anything older, or from a stranger, is dropped."""
+    def received(self, now: float, peer: str, generation: int, message: Message) -> bool:
+        """A message of the link `generation`; anything older, or from a stranger, is dropped.
+
+        Whether a step has something to conclude: the last acknowledgements of an entry change nothing.
+        """
         self.core.now = now
         handler = self._handlers.get(type(message))
-        if handler is not None and self.core.links.get(peer) == generation:
-            handler(peer, message)
+        if handler is None or self.core.links.get(peer) != generation:
+            return False
+        handler(peer, message)
+        return self._tick_needed or not isinstance(message, Acknowledged)
 
     def propose(self, now: float, token: Hashable, requests: Sequence[bytes], deadline: float) -> None:
         """Agree on `requests`; ends as `(token, [result, ...])` or `(token, error)`."""
@@ -257,7 +262,8 @@ class Replica:
             self._tick_needed = False
             core.engine.tick(now)
         core.leader = self._reachable_leader()
-        self.proposals.stamp = self.cluster_time_ms(now) if self._knows_time() else None
+        if self.proposals.waiting:
+            self.proposals.stamp = self.cluster_time_ms(now) if self._knows_time() else None
         self.proposals.pump()
         self.barriers.pump()
         self._hand_over()
@@ -267,7 +273,9 @@ class Replica:
 
     def take(self) -> Output:
         """What has to be done outside since the last take."""
-        output, self.core.output = self.core.output, Output()
+        output = self.core.output
+        if output:
+            self.core.output = Output()
         return output
 
     def take_frames(self) -> list[Frame]:
@@ -341,6 +349,7 @@ class Replica:
         core = self.core
         if message.term > core.term:
             core.engine.observe_term(core.now, message.term)
+            self._tick_needed = True
         if self.replication.acknowledged(peer, message):
             self._tick_needed = True
 

@@ -101,19 +101,21 @@ class Replication:
     # Acknowledgements.
 
     def acknowledged(self, peer: str, message: Acknowledged) -> bool:
-        """Take note of an answer; whether something may be committed now."""
+        """Take note of an answer; whether something may be committed, or has to be sent, now."""
         self._note_watching(peer, watching=message.watching)
         if not self._counts(message):
             return False
         follower = self._follower(peer)
         was_full = follower.full
         follower.acknowledged(message)
-        if was_full or not message.success:
+        may_send = was_full or not message.success
+        if may_send:
             self._spread = 0
         may_commit = self._count(peer, message)
         if self._core.engine.next_index(peer) <= self._log.last_index and not follower.full:
             self._behind[peer] = None
-        return may_commit
+            may_send = True
+        return may_commit or may_send
 
     def _note_watching(self, peer: str, *, watching: bool) -> None:
         if watching:

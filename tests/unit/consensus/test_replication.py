@@ -167,3 +167,15 @@ def test_followers_that_lack_the_same_are_sent_the_same_append() -> None:
     wire.propose("a", "x")
     first, second = appends_to(wire, "b") + appends_to(wire, "c")
     assert first is second
+
+
+def test_the_last_acknowledgement_of_an_entry_asks_for_no_step() -> None:
+    """The first one committed it; a third of a leader's turns for a lone write would conclude nothing."""
+    wire = elected()
+    wire.propose("a", "x")
+    wire.deliver(lambda frame: isinstance(frame.message, Append))
+    due = []
+    for frame in wire.waiting(Acknowledged):
+        due.append(wire["a"].received(wire.now, frame.sender, frame.generation, frame.message))
+        wire.step("a")
+    assert due == [True, False]
