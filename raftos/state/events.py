@@ -53,6 +53,7 @@ Stamped = tuple[int, Event]
 """An event with the revision of its command."""
 
 _encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[tuple[int, msgspec.Raw]]).decode
 EMPTY = _encode([])
 
 
@@ -92,16 +93,28 @@ def sweep(db: sqlite3.Connection, time_ms: int, revision: int, counts: MutableMa
 
 
 def page(db: sqlite3.Connection, after_revision: int, most_bytes: int) -> Page:
-    """The entries after a revision, until their bodies reach `most_bytes`; one at least, if there is one."""
-    (dropped,) = db.execute(_DROPPED, (EVENTS_DROPPED,)).fetchone()
+    """The entries after a revision, until their bodies reach `most_bytes`; one at least, if there is one.
+
+    Of an entry that the revision lies in, there is only what follows.
+    """
     entries: list[Told] = []
-    size_bytes = 0
+    size_bytes, more = 0, False
     for row in db.execute(_AFTER, (after_revision,)):
         if size_bytes >= most_bytes:
-            return Page(entries, more=True, dropped=dropped)
-        entries.append(Told(*row))
+            more = True
+            break
+        entries.append(Told(*row) if entries else _following(Told(*row), after_revision))
         size_bytes += len(row[2])
-    return Page(entries, more=False, dropped=dropped)
+    # Last, so that nothing can be dropped unnoticed before the events are read.
+    (dropped,) = db.execute(_DROPPED, (EVENTS_DROPPED,)).fetchone()
+    return Page(entries, more, dropped)
+
+
+def _following(entry: Told, revision: int) -> Told:
+    """What of an entry comes after a revision."""
+    stamped = _decode(entry.body)
+    following = [each for each in stamped if each[0] > revision]
+    return entry if len(following) == len(stamped) else entry._replace(body=_encode(following))
 
 
 def check(db: sqlite3.Connection, revision: int) -> Iterator[str]:

@@ -115,13 +115,19 @@ class Machine:
         if not entries:
             return []
         try:
-            return self._take_turn(entries, guarded=False)
+            results, told = self._take_turn(entries, guarded=False)
         except CannotApply:
             raise
         except Exception:  # noqa: BLE001 - A bug in domain code, whatever it raises; the guarded turn logs it.
-            return self._take_turn(entries, guarded=True)
+            results, told = self._take_turn(entries, guarded=True)
+        # Not within the turn: it is saved, and what a listener raises must not have it taken again.
+        if told and self._listener is not None:
+            self._listener(told)
+        return results
 
-    def _take_turn(self, entries: Sequence[tuple[int, bytes]], *, guarded: bool) -> list[list[bytes]]:
+    def _take_turn(
+        self, entries: Sequence[tuple[int, bytes]], *, guarded: bool
+    ) -> tuple[list[list[bytes]], Sequence[Told]]:
         try:
             self._end_transaction()
             self._db.execute("BEGIN IMMEDIATE")
@@ -154,9 +160,7 @@ class Machine:
         self._tallies.commit()
         self._position = position
         self.faults += turn.faults
-        if turn.told and self._listener is not None:
-            self._listener(turn.told)
-        return results
+        return results, turn.told
 
     def _end_transaction(self) -> None:
         # On some errors SQLite has rolled back by itself.

@@ -68,3 +68,60 @@ def test_events_of_more_than_100_000_revisions_ago_are_dropped(
         feeder.do(*(kv.Put("a", b"1") for _ in range(5)))
     revisions = [revision for revision, _ in kept(feeder)]
     assert revisions == list(range(221, 321))
+
+
+def test_who_resumes_in_the_middle_of_an_entry_is_told_only_what_follows(feeder: Feeder) -> None:
+    """The events of many commands share a row, but what came up to the revision is known already."""
+    feeder.do(*(kv.Put(key, b"") for key in "abc"))
+    feeder.do(kv.Put("d", b""))
+    reader = feeder.machine.reader()
+    told = {
+        after: [
+            (entry.last_revision, revision)
+            for entry in reader.events(after, 1_000).entries
+            for revision, _ in msgspec.msgpack.decode(entry.body)
+        ]
+        for after in range(5)
+    }
+    reader.close()
+    assert told == {
+        0: [(3, 1), (3, 2), (3, 3), (4, 4)],
+        1: [(3, 2), (3, 3), (4, 4)],
+        2: [(3, 3), (4, 4)],
+        3: [(4, 4)],
+        4: [],
+    }
+
+
+def test_events_dropped_while_a_page_is_read_are_not_passed_over_in_silence(
+    feeder: Feeder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers live on threads of their own: the machine may sweep between their statements."""
+    monkeypatch.setattr(events, "KEEP_REVISIONS", 10)
+    feeder.do(kv.Put("a", b""))
+    reader = feeder.machine.reader()
+
+    def sweep(statement: str) -> None:
+        if "FROM events" in statement:
+            feeder.apply(*(feeder.entry((feeder.new_id(), kv.Put("a", b""))) for _ in range(100)))
+
+    # SQLite calls this as a statement begins, before it has chosen what it sees.
+    reader._db.set_trace_callback(sweep)
+    page = reader.events(0, 10_000)
+    reader.close()
+    assert page.entries[0].last_revision > 1
+    assert page.dropped > 0
+
+
+def test_a_listener_that_fails_does_not_have_the_entry_applied_again(feeder: Feeder) -> None:
+    """It hears of a turn that was saved: that cannot be taken back."""
+
+    def fail(_: object) -> None:
+        raise RuntimeError("no room for news")
+
+    feeder.machine.on_events(fail)
+    with pytest.raises(RuntimeError, match="no room"):
+        feeder.do(kv.Put("a", b""))
+    assert feeder.machine.applied_index == 1
+    assert feeder.machine.revision == 1
+    assert len(kept(feeder)) == 1
