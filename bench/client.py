@@ -12,16 +12,19 @@ import argparse
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import msgspec
 import uvloop
 
 from bench.figures import Load
 from raftos import AsyncClient
-from raftos.errors import RaftosError
+from raftos.errors import Conflict, RaftosError
 
 KEYS = 1000
 VALUE = (b"abcdefghijklmnopqrstuvwxyz" * 10)[:256]
+TEXT = VALUE.decode()
+ROOMS = 10
 FAILOVER_INTERVAL_S = 0.005
 FILL_IN_FLIGHT = 256
 
@@ -30,6 +33,10 @@ Call = Callable[[str], Awaitable[object]]
 
 def key(number: int) -> str:
     return f"key-{number:012d}"
+
+
+def room(number: int) -> str:
+    return f"room-{number}"
 
 
 async def worker(call: Call, number: int, stop_s: float, latencies_s: list[float]) -> int:
@@ -51,11 +58,7 @@ async def closed_loop(call: Call, in_flight: int, seconds: float) -> Load:
     began_s = time.perf_counter()
     workers = [worker(call, number, began_s + seconds, latencies_s) for number in range(in_flight)]
     errors = sum(await asyncio.gather(*workers))
-    elapsed_s = time.perf_counter() - began_s
-    latencies_s.sort()
-    last = len(latencies_s) - 1
-    p50_ms, p99_ms = (latencies_s[int(part * last)] * 1000 for part in (0.50, 0.99))
-    return Load(len(latencies_s) / elapsed_s, p50_ms, p99_ms, errors)
+    return load_of(latencies_s, time.perf_counter() - began_s, errors)
 
 
 async def fill(client: AsyncClient, keys: int) -> None:
@@ -84,11 +87,43 @@ async def failover(client: AsyncClient, seconds: float) -> float:
     return gap_s * 1000
 
 
+async def watch(writer: AsyncClient, endpoint: str, seconds: float) -> Load:
+    """Write one at a time: from the start of each write to its event at another member."""
+    latencies_s: list[float] = []
+    async with AsyncClient(endpoints=[endpoint]) as watcher, watcher.kv.watch("key-", prefix=True) as events:
+        began_s = time.perf_counter()
+        turn = 0
+        while (start_s := time.perf_counter()) < began_s + seconds:
+            write = asyncio.ensure_future(writer.kv.put(key(turn * 104729 % KEYS), VALUE))
+            await anext(events)
+            latencies_s.append(time.perf_counter() - start_s)
+            await write
+            turn += 1
+        elapsed_s = time.perf_counter() - began_s
+    return load_of(latencies_s, elapsed_s)
+
+
+def load_of(latencies_s: list[float], elapsed_s: float, errors: int = 0) -> Load:
+    latencies_s.sort()
+    last = len(latencies_s) - 1
+    p50_ms, p99_ms = (latencies_s[int(part * last)] * 1000 for part in (0.50, 0.99))
+    return Load(len(latencies_s) / elapsed_s, p50_ms, p99_ms, errors)
+
+
+async def open_rooms(client: AsyncClient) -> None:
+    for number in range(ROOMS):
+        with suppress(Conflict):
+            await client.chat.create(room(number))
+
+
 async def run(arguments: argparse.Namespace) -> object:
     async with AsyncClient(endpoints=arguments.endpoint) as client:
 
         async def put(name: str) -> object:
             return await client.kv.put(name, VALUE)
+
+        async def post(name: str) -> object:
+            return await client.chat.send(room(int(name[4:]) % ROOMS), TEXT, sender="bench")
 
         async def get(name: str) -> object:
             return await client.kv.get(name)
@@ -100,6 +135,11 @@ async def run(arguments: argparse.Namespace) -> object:
             case "get":
                 await asyncio.gather(*(client.kv.put(key(number), VALUE) for number in range(KEYS)))
                 return await closed_loop(get, arguments.in_flight, arguments.seconds)
+            case "watch":
+                return await watch(client, arguments.watch, arguments.seconds)
+            case "post":
+                await open_rooms(client)
+                return await closed_loop(post, arguments.in_flight, arguments.seconds)
             case "fill":
                 await fill(client, arguments.keys)
                 return {"keys": arguments.keys}
@@ -110,8 +150,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("op", choices=["put", "get", "fill", "failover"])
+    parser.add_argument("op", choices=["put", "get", "post", "fill", "failover", "watch"])
     parser.add_argument("--endpoint", action="append", required=True)
+    parser.add_argument("--watch", help="the member to watch at")
     parser.add_argument("--in-flight", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--keys", type=int, default=100_000)

@@ -33,6 +33,7 @@ PACKAGES = "etcd-server wrk golang-go golang-etcd-server-dev"
 DATA_DIR = "/var/tmp"  # noqa: S108 - on the disk, unlike /tmp on many machines; a fresh folder is made in it
 IN_FLIGHT = (1, 64, 256)
 CONNECTIONS = 64
+WATCHERS = 1_000
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -44,9 +45,12 @@ class Plan(msgspec.Struct, frozen=True):
     idle_seconds: float = 10.0
     keys: int = 100_000
     failovers: int = 5
+    messages: int = 1_000_000
 
 
-QUICK = Plan(rounds=1, load_seconds=1.0, cold_starts=1, idle_seconds=2.0, keys=10_000, failovers=1)
+QUICK = Plan(
+    rounds=1, load_seconds=1.0, cold_starts=1, idle_seconds=2.0, keys=10_000, failovers=1, messages=20_000
+)
 
 Clusters = tuple[Raftos, Etcd]
 
@@ -118,13 +122,31 @@ def measures(clusters: Clusters, seconds: float) -> list[dict[str, Callable[[], 
         for count in IN_FLIGHT
     ]
     groups[1]["post"] = partial(ours.wrk, "put", CONNECTIONS, seconds)
+    groups[1]["chat post"] = partial(ours.load, "post", CONNECTIONS, seconds)
     groups[2]["follower put 256"] = partial(ours.load, "put", 256, seconds, follower=True)
     reads: dict[str, Callable[[], Load]] = {
         "read": partial(ours.load, "get", CONNECTIONS, seconds),
         "etcd read": partial(peer.load, "get", CONNECTIONS, seconds),
         "get": partial(ours.wrk, "get", CONNECTIONS, seconds),
     }
-    return [*groups, reads]
+    watches: dict[str, Callable[[], Load]] = {
+        "watch": partial(ours.watch, seconds),
+        "etcd watch": partial(peer.watch, seconds),
+    }
+    crowd: dict[str, Callable[[], Load]] = {
+        "unwatched put 64": partial(ours.load, "put", CONNECTIONS, seconds),
+        "watched put 64": partial(watched, ours, seconds),
+    }
+    return [*groups, reads, watches, crowd]
+
+
+def watched(ours: Raftos, seconds: float) -> Load:
+    """Writes while one member has a thousand watchers; each has to get every event."""
+    load, crowd = ours.watched_load(WATCHERS, CONNECTIONS, seconds)
+    say(f"each of {crowd.watchers} watchers got {crowd.events} events, {crowd.bytes_each:,} bytes")
+    if not crowd.complete:
+        raise RuntimeError(f"not every watcher got every event: {crowd}")
+    return load
 
 
 def load_rounds(clusters: Clusters, plan: Plan) -> dict[str, Load]:
@@ -161,6 +183,14 @@ def loads(folders: Folders, plan: Plan) -> Iterator[Row]:
     yield throughput("one JSON POST a write, 64 connections", load["post"], load["etcd put 64"], 0.8)
     yield throughput("SDK linearizable reads, 64 in flight", load["read"], load["etcd read"], 1.5)
     yield throughput("one GET a linearizable read, 64 connections", load["get"], load["etcd read"], 0.5)
+    yield throughput(
+        "SDK chat posts, 64 in flight, against our own puts", load["chat post"], load["put 64"], 0.8
+    )
+    yield Row("from a write's start to its event at a follower's watcher, p50", load["watch"].p50_ms, "ms",
+              peer=load["etcd watch"].p50_ms, wanted=1.5, at_most=True,
+              note=f"p99 {load['watch'].p99_ms:.1f} and {load['etcd watch'].p99_ms:.1f} ms")  # fmt: skip
+    yield throughput(f"SDK writes, 64 in flight, {WATCHERS:,} watchers on one member, against none",
+                     load["watched put 64"], load["unwatched put 64"], 0.6)  # fmt: skip
     yield Row("member after the load rounds, memory", used.rss_mib, "MiB")
 
 
@@ -181,7 +211,26 @@ def failovers(folders: Folders, plan: Plan) -> Iterator[Row]:
               note=f"largest {max(paused):.0f}")  # fmt: skip
 
 
-PARTS = {"loads": loads, "failovers": failovers, "starts": cold_starts, "footprints": footprints}
+def chat(folders: Folders, plan: Plan) -> Iterator[Row]:
+    """Reading among many messages."""
+    with closing(Raftos(folders.fresh())) as ours:
+        ours.start()
+        readings = ours.chat_readings(plan.messages)
+        used = footprint(ours.pids(), 1)
+    for name, load in readings.items():
+        wanted = 50 if name.startswith("search") else 10
+        yield Row(f"chat, {plan.messages:,} messages: {name}, p99", load.p99_ms, "ms", wanted=wanted,
+                  at_most=True, note=f"p50 {load.p50_ms:.1f}")  # fmt: skip
+    yield Row(f"member after {plan.messages:,} messages, memory", used.rss_mib, "MiB")
+
+
+PARTS = {
+    "loads": loads,
+    "chat": chat,
+    "failovers": failovers,
+    "starts": cold_starts,
+    "footprints": footprints,
+}
 
 
 def machine() -> str:

@@ -122,6 +122,13 @@ class Etcd:
         command = self._generate([self.endpoints[self.leader()]], op, *options)
         return msgspec.json.decode(subprocess.run(command, check=True, capture_output=True).stdout, type=Load)
 
+    def watch(self, seconds: float) -> Load:
+        """Writes to the leader, one at a time: from the start of each to its event at a follower."""
+        leader = self.endpoints[self.leader()]
+        follower = next(endpoint for endpoint in self.endpoints if endpoint != leader)
+        command = self._generate([leader, follower], "watch", "-duration", f"{seconds}s")
+        return msgspec.json.decode(subprocess.run(command, check=True, capture_output=True).stdout, type=Load)
+
     def fill(self, keys: int) -> None:
         command = self._generate([self.endpoints[self.leader()]], "fill", "-fill", str(keys))
         subprocess.run(command, check=True, capture_output=True)

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from bench.figures import Load
+from bench.watchers import Crowd
 
 WRK = Path(__file__).parent / "wrk"
 SETTLE_TIMEOUT_S = 30.0
@@ -101,6 +102,35 @@ class Raftos:
         command = ["wrk", "-t", "1", "-c", str(connections), "-d", f"{seconds:.0f}s", "--timeout", "10s",
                    "-s", str(WRK / f"{script}.lua"), self.nodes()[0].endpoint]  # fmt: skip
         return self._run_load(command, environment)
+
+    def watch(self, seconds: float) -> Load:
+        """Writes to the leader, one at a time: from the start of each to its event at a follower."""
+        leader, follower, *_ = self.nodes()
+        command = self._client(
+            "watch", "--endpoint", leader.endpoint, "--watch", follower.endpoint, "--seconds", str(seconds)
+        )
+        return self._run_load(command, self._environment)
+
+    def watched_load(self, watchers: int, in_flight: int, seconds: float) -> tuple[Load, Crowd]:
+        """Writes to the leader while a follower has many watchers, and what these got."""
+        command = [sys.executable, "-m", "bench.watchers", "--watchers", str(watchers)]
+        command += ["--endpoint", self.nodes()[1].endpoint]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environment
+        ) as crowd:
+            assert crowd.stdin is not None
+            assert crowd.stdout is not None
+            crowd.stdout.readline()
+            load = self.load("put", in_flight, seconds)
+            crowd.stdin.close()
+            return load, msgspec.json.decode(crowd.stdout.read(), type=Crowd)
+
+    def chat_readings(self, messages: int) -> dict[str, Load]:
+        """What reading costs among many messages, at a follower."""
+        command = [sys.executable, "-m", "bench.chat", "--messages", str(messages)]
+        command += ["--endpoint", self.nodes()[1].endpoint]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=self._environment)
+        return msgspec.json.decode(done.stdout, type=dict[str, Load])
 
     def fill(self, keys: int) -> None:
         command = self._client("fill", "--endpoint", self.nodes()[0].endpoint, "--keys", str(keys))

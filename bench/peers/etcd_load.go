@@ -2,7 +2,8 @@
 //
 // N workers each keep one request in flight over at most eight connections. One JSON object on stdout says
 // what came of it. `-op failover` instead writes every 5 ms, moves to the next endpoint when a write fails,
-// and prints the largest gap between two acknowledgements.
+// and prints the largest gap between two acknowledgements. `-op watch` writes to the first endpoint, watches at
+// the second, and measures from the start of each write to its event.
 package main
 
 import (
@@ -183,9 +184,38 @@ func failover(endpoints []string, value string, duration time.Duration) {
 	json.NewEncoder(os.Stdout).Encode(map[string]float64{"gap_ms": float64(gap.Microseconds()) / 1e3})
 }
 
+func watch(endpoints []string, value string, duration time.Duration) {
+	writer, watcher := open(endpoints[0]), open(endpoints[1])
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(context.Background()))
+	defer cancel()
+	first, err := writer.Put(ctx, key(0), value)
+	if err != nil {
+		log.Fatal(err)
+	}
+	// The follower may not have applied the first write yet, so "from now on" would still include it.
+	next := clientv3.WithRev(first.Header.Revision + 1)
+	events := watcher.Watch(ctx, "key-", clientv3.WithPrefix(), clientv3.WithCreatedNotify(), next)
+	<-events
+	var t tally
+	began := time.Now()
+	for turn := 0; time.Since(began) < duration; turn++ {
+		start := time.Now()
+		acknowledged := make(chan error, 1)
+		go func() { acknowledged <- put(writer, key(turn*104729%keys), value, requestTimeout) }()
+		if answer := <-events; len(answer.Events) != 1 || answer.Err() != nil {
+			log.Fatalf("one write gave %d events: %v", len(answer.Events), answer.Err())
+		}
+		t.latencies = append(t.latencies, time.Since(start).Nanoseconds())
+		if err := <-acknowledged; err != nil {
+			t.errors++
+		}
+	}
+	report([]tally{t}, time.Since(began))
+}
+
 func main() {
-	op := flag.String("op", "put", "put, get, fill or failover")
-	endpoints := flag.String("endpoints", "", "comma separated; all but failover use the first")
+	op := flag.String("op", "put", "put, get, fill, failover or watch")
+	endpoints := flag.String("endpoints", "", "comma separated; all but failover and watch use the first")
 	inFlight := flag.Int("in-flight", 64, "workers, each with one request in flight")
 	duration := flag.Duration("duration", 4*time.Second, "how long (put, get, failover)")
 	size := flag.Int("value-bytes", 256, "size of a value")
@@ -195,6 +225,10 @@ func main() {
 	list := strings.Split(*endpoints, ",")
 	if *op == "failover" {
 		failover(list, value, *duration)
+		return
+	}
+	if *op == "watch" {
+		watch(list, value, *duration)
 		return
 	}
 	closedLoop(load{op: *op, inFlight: *inFlight, fill: *fill, value: value}, list[0], *duration)
