@@ -13,6 +13,7 @@ from typing import Any, Self
 import msgspec
 
 from raftos.client.beacons import AsyncBeacons
+from raftos.client.chat import AsyncChat
 from raftos.client.contexts import resolve
 from raftos.client.core import Core
 from raftos.client.events import AsyncEvents, Event, Wanted
@@ -58,6 +59,7 @@ class AsyncClient:
         target = resolve(endpoints, context)
         self._core = Core(target, timeout_s=timeout_s, attempt_timeout_s=attempt_timeout_s)
         self.kv = AsyncKv(self._core)
+        self.chat = AsyncChat(self._core)
         self.lock = AsyncLocks(self._core, self.kv)
         self.members = AsyncMembers(self._core)
         self.leader = AsyncLeader(self._core)

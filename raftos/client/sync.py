@@ -12,6 +12,7 @@ import asyncio
 import functools
 import threading
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -21,6 +22,7 @@ import uvloop
 
 from raftos.client.aio import AsyncClient
 from raftos.client.beacons import AsyncBeacons
+from raftos.client.chat import AsyncChat, AsyncMessages, Heard
 from raftos.client.events import Arrivals, AsyncEvents, Event, News, Revised
 from raftos.client.kv import AsyncKv
 from raftos.client.leader import AsyncLeader
@@ -30,6 +32,7 @@ from raftos.client.quota import AsyncQuota
 from raftos.client.status import Status
 from raftos.errors import InvalidInput, RaftosError
 from raftos.state.command import Command, Query
+from raftos.state.domains.chat import Message
 
 Params = ParamSpec("Params")
 Value = TypeVar("Value")
@@ -233,6 +236,103 @@ class Kv(_Blocking):
     list = _blocking_pages(AsyncKv.pages)
 
 
+class Messages:
+    """`AsyncMessages` for ordinary code: an iterator, and a context manager that connects.
+
+    It serves one thread at a time, and any may `close` it. Ctrl-C interrupts a wait without losing anything.
+    """
+
+    def __init__(self, owner: object, background: _Background, messages: AsyncMessages) -> None:
+        self._owner = owner
+        self._background = background
+        self._messages = messages
+        self._waiting: deque[Heard] = deque()
+        self._coming: Future[list[Heard]] | None = None
+
+    @property
+    def connected(self) -> bool:
+        return self._messages.connected
+
+    @property
+    def member(self) -> str | None:
+        """The name of the member that tells; None while there is none, or it has not said its name."""
+        return self._messages.member
+
+    @property
+    def age_ms(self) -> int | None:
+        """How long ago this was certainly up to date, in milliseconds; None where that is unknown."""
+        return self._messages.age_ms
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Message:
+        while True:
+            while self._waiting:
+                item = self._waiting.popleft()
+                if isinstance(item, Message):
+                    return item
+            self._waiting += (news := self._wait())
+            if not news:
+                raise StopIteration
+
+    def news(self) -> list[Heard]:
+        """All that is here, waiting for something to be: messages, bookmarks, interruptions, in order.
+
+        Empty only when the follower was closed. Raises as the iteration does.
+        """
+        if not self._waiting:
+            return self._wait()
+        taken = list(self._waiting)
+        self._waiting.clear()
+        return taken
+
+    def close(self) -> None:
+        """Leave the member. A thread that waits for a message is told that there are no more."""
+        with suppress(InvalidInput):  # The client was closed, and this with it.
+            self._background.run(self._messages.aclose())
+
+    def __enter__(self) -> Self:
+        self._background.run(self._messages.__aenter__())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _wait(self) -> list[Heard]:
+        """Let something arrive. Interrupted, it is taken up again by the next call."""
+        if self._coming is None:
+            self._coming = self._background.start(self._messages.news())
+        wait([self._coming])
+        coming, self._coming = self._coming, None
+        return coming.result()
+
+
+class Chat(_Blocking):
+    """`client.chat`."""
+
+    _verbs: AsyncChat
+
+    create = _blocking(AsyncChat.create)
+    archive = _blocking(AsyncChat.archive)
+    rooms = _blocking(AsyncChat.rooms)
+    send = _blocking(AsyncChat.send)
+    edit = _blocking(AsyncChat.edit)
+    redact = _blocking(AsyncChat.redact)
+    history = _blocking_pages(AsyncChat.pages)
+    page = _blocking(AsyncChat.page)
+    search = _blocking(AsyncChat.search)
+    mark_read = _blocking(AsyncChat.mark_read)
+    readers = _blocking(AsyncChat.readers)
+
+    def follow(
+        self, room: str, *, since: int | None = None, changes: bool = False, give_up_s: float | None = None
+    ) -> Messages:
+        """Follow a room; `AsyncChat.follow` says how and what it raises."""
+        messages = self._verbs.follow(room, since=since, changes=changes, give_up_s=give_up_s)
+        return Messages(self._owner, self._background, messages)
+
+
 class Lock(_Blocking):
     """`AsyncLock` for ordinary code: `with client.lock("name") as held:`.
 
@@ -352,6 +452,10 @@ class Client:
     @property
     def kv(self) -> Kv:
         return Kv(self, self._background, self._client.kv)
+
+    @property
+    def chat(self) -> Chat:
+        return Chat(self, self._background, self._client.chat)
 
     @property
     def lock(self) -> Locks:

@@ -18,6 +18,7 @@ from raftos import Client
 from raftos.client import sync
 from raftos.client.aio import AsyncClient
 from raftos.client.beacons import AsyncBeacons
+from raftos.client.chat import AsyncChat
 from raftos.client.kv import AsyncKv
 from raftos.client.leader import AsyncLeader
 from raftos.client.lock import AsyncLocks
@@ -49,6 +50,7 @@ def test_the_verbs_work_without_an_event_loop(cluster: list[str]) -> None:
     ("blocking", "original"),
     [
         (sync.Kv, AsyncKv),
+        (sync.Chat, AsyncChat),
         (sync.Locks, AsyncLocks),
         (sync.Members, AsyncMembers),
         (sync.Leader, AsyncLeader),
