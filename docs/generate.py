@@ -1,8 +1,8 @@
 """Writes the reference parts of the documentation from the program itself: `python -m docs.generate`.
 
-`cli.md` and `api.md` each have an introduction written by hand, up to a line with MARKER. What follows it
-comes from the commands of the command line, and from the domains. `tests/docs` fails when a page is not
-what this program would write.
+The PAGES each have an introduction written by hand, up to a line with MARKER. What follows it comes from the
+commands of the command line, from the domains, and from the SDK's docstrings. `tests/docs` fails when a page
+is not what this program would write.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import click
 import msgspec
 
+from docs import sdk_reference
 from raftos.state.domains import DOMAINS
 from raftos_cli.base import Command, common_options
 from raftos_cli.main import root
@@ -132,21 +133,26 @@ def _endpoint_section(endpoint: str, kind: type[msgspec.Struct], answer: type[ms
     return "\n".join(part for part in (f"### `{endpoint}`\n", f"{said}\n", fields, answers) if part.strip())
 
 
-def reference(page: str) -> str:
-    """The generated part of `cli.md` or `api.md`."""
-    if page == "cli.md":
-        return "\n".join(_command_section(path, command) for path, command in commands(root))
+def command_reference() -> str:
+    return "\n".join(_command_section(path, command) for path, command in commands(root))
+
+
+def endpoint_reference() -> str:
     return "\n".join(_endpoint_section(*endpoint) for endpoint in endpoints())
+
+
+PAGES = {"cli.md": command_reference, "api.md": endpoint_reference, "sdk.md": sdk_reference.reference}
+"""Page -> what makes its generated part."""
 
 
 def whole(page: str) -> str:
     """The page as it ought to be: its present introduction and the generated part."""
     introduction = (FOLDER / page).read_text(encoding="utf-8").partition(MARKER)[0]
-    return f"{introduction}{MARKER}\n\n{reference(page)}"
+    return f"{introduction}{MARKER}\n\n{PAGES[page]()}"
 
 
 def main() -> None:
-    for page in ("cli.md", "api.md"):
+    for page in PAGES:
         text = whole(page)
         if text != (FOLDER / page).read_text(encoding="utf-8"):
             (FOLDER / page).write_text(text, encoding="utf-8")

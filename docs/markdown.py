@@ -27,16 +27,17 @@ def pages() -> list[Path]:
     return sorted([*ROOT.glob("*.md"), *ROOT.glob("bench/*.md"), *ROOT.glob("docs/**/*.md")])
 
 
-def blocks(file: Path, language: str) -> Iterator[Block]:
-    """The code blocks of one language, in order."""
+def blocks(file: Path, *languages: str) -> Iterator[Block]:
+    """The code blocks of these languages, in order; a language is all that stands behind a fence."""
     opening: tuple[int, str] | None = None
     body: list[str] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for at, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         if opening is None and line.startswith("```"):
-            opening, body = (number, line.removeprefix("```").strip()), []
+            opening, body = (at, line.removeprefix("```").strip()), []
         elif opening is not None and line.strip() == "```":
-            if opening[1] == language:
-                yield Block(file, opening[0], language, "\n".join(body) + "\n")
+            number, language = opening
+            if language in languages:
+                yield Block(file, number, language, "".join(f"{line}\n" for line in body))
             opening = None
         else:
             body.append(line)

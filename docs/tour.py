@@ -1,4 +1,7 @@
-"""Runs the README's tour and writes down what it really printed: `python -m docs.tour`."""
+"""Runs the documentation's console blocks and writes down what they print: `python -m docs.tour [PAGE...]`.
+
+Without pages it renews all of them.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +10,38 @@ import sys
 from pathlib import Path
 
 from docs import console
-from docs.markdown import ROOT, Block, blocks
+from docs.console import Played
+from docs.markdown import Block
 
-README = ROOT / "README.md"
 
-
-def played(block: Block, home: Path) -> str:
+def renewed(block: Block, played: list[Played]) -> str:
     """The block with the output its commands give now."""
     parts = []
-    for step in console.steps(block):
-        code, output = console.run(step.command, home)
-        if code:
-            sys.exit(f"{block}: $ {step.command}\nended with {code}\n{output}")
-        lines = [line.rstrip() for line in output.splitlines()]
-        parts.append("\n".join([f"$ {step.command}", *lines]) + "\n")
-    return "".join(parts)
+    for one in played:
+        lines = [line.rstrip() for line in one.output.splitlines()]
+        parts.append("\n".join([f"$ {one.step.command}", *lines]) + "\n")
+    return f"```{block.language}\n{''.join(parts)}```"
+
+
+def play(page: Path) -> None:
+    """Run a page and write it anew; ends the program when a command fails."""
+    played: dict[Block, list[Played]] = {}
+    with console.temporary_home() as home:
+        for one in console.play(page, home):
+            if one.code:
+                sys.exit(f"{one.block}: $ {one.step.command}\nended with {one.code}\n{one.output}")
+            played.setdefault(one.block, []).append(one)
+    text = page.read_text(encoding="utf-8")
+    for block, steps in played.items():
+        text = text.replace(f"```{block.language}\n{block.text}```", renewed(block, steps))
+    text = re.sub(r"/tmp/raftos-docs-\w+", "~/.local/state/raftos", text)  # noqa: S108 - the home of this run
+    page.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
-    text = README.read_text(encoding="utf-8")
-    with console.temporary_home() as home:
-        for block in blocks(README, "console"):
-            text = text.replace(f"```console\n{block.text}```", f"```console\n{played(block, home)}```")
-    text = re.sub(r"/tmp/raftos-docs-\w+", "~/.local/state/raftos", text)  # noqa: S108 - the home of this run
-    README.write_text(text, encoding="utf-8")
+    wanted = [Path(name).resolve() for name in sys.argv[1:]]
+    for page in wanted or console.pages():
+        play(page)
 
 
 if __name__ == "__main__":

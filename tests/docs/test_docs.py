@@ -21,7 +21,7 @@ from raftos_cli.main import root
 DOCS = ROOT / "docs"
 
 
-@pytest.mark.parametrize("page", ["cli.md", "api.md"])
+@pytest.mark.parametrize("page", generate.PAGES)
 def test_the_reference_is_what_the_program_says(page: str) -> None:
     """Every command, option, endpoint and field is documented; `python -m docs.generate` renews it."""
     assert (DOCS / page).read_text(encoding="utf-8") == generate.whole(page)
@@ -154,13 +154,13 @@ def home() -> Iterator[Path]:
 
 
 @pytest.mark.timeout(180)
-def test_the_tour_of_the_readme_is_real(home: Path) -> None:
-    """Each command of the README's console blocks succeeds and prints what stands there."""
-    for block in blocks(ROOT / "README.md", "console"):
-        for step in console.steps(block):
-            code, output = console.run(step.command, home)
-            assert code == 0, f"{block}: $ {step.command}\n{output}"
-            assert console.alike(output) == console.alike(step.shown), f"{block}: $ {step.command}\n{output}"
+@pytest.mark.parametrize("page", console.pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_shows_of_a_terminal_is_real(page: Path, home: Path) -> None:
+    """Each command of its console blocks succeeds and prints what stands there."""
+    for played in console.play(page, home):
+        said = f"{played.block}: $ {played.step.command}\n{played.output}"
+        assert played.code == 0, said
+        assert console.alike(played.output) == console.alike(played.step.shown), said
 
 
 @pytest.mark.timeout(180)
