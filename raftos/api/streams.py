@@ -37,6 +37,7 @@ from raftos.api.requests import deadline
 from raftos.errors import Compacted, InvalidInput, LimitReached, NotReady, RaftosError, SlowWatcher
 from raftos.member import Member
 from raftos.state.events import Page, Told
+from raftos.state.machine import Machine
 from raftos.state.tally import EVENTS_DROPPED
 
 MAX_WATCHERS = 4_096
@@ -119,7 +120,7 @@ class Streams:
         if not wish.stale:
             until = deadline(request, self._member.config.request_timeout_ms)
             await self._member.consensus.read_barrier(until)
-        position = self._start_of(wish)
+        position = start_of(wish, self._member.machine)
 
         async def run(outlet: Outlet) -> None:
             watcher = Watcher(wish, identity, position, outlet, asyncio.get_running_loop().create_future())
@@ -143,20 +144,6 @@ class Streams:
                 f"this credential has {self._most_per_identity} watchers here, as many as it may have; "
                 "share one, or ask another member"
             )
-
-    def _start_of(self, wish: Wish) -> int:
-        """The revision after which the events are wanted. Raises InvalidInput, Compacted."""
-        machine = self._member.machine
-        newest, dropped = machine.revision, machine.tallies[EVENTS_DROPPED]
-        if wish.since is None:
-            return newest
-        if wish.since < 0:
-            return max(newest + wish.since, dropped)
-        if wish.since > newest:
-            raise InvalidInput(f"revision {wish.since} is in the future: the newest is {newest}")
-        if wish.since < dropped:
-            raise _compacted(wish.since, dropped)
-        return wish.since
 
     # One watcher.
 
@@ -195,7 +182,7 @@ class Streams:
     def _send_page(self, watcher: Watcher, page: Page) -> bool:
         """Send a page of kept events; whether there are more. Raises Compacted."""
         if page.dropped > watcher.position:
-            raise _compacted(watcher.position, page.dropped)
+            raise compacted(watcher.position, page.dropped)
         if page.entries:
             data = sse.render(page.entries, watcher.wish.wanted)
             if data:
@@ -342,7 +329,22 @@ def _revision(text: str) -> int:
     raise InvalidInput(f"{text!r} is not a revision; write a whole number, -20 for the last twenty")
 
 
-def _compacted(since: int, dropped: int) -> Compacted:
+def start_of(wish: Wish, machine: Machine) -> int:
+    """The revision after which the events are wanted. Raises InvalidInput, Compacted."""
+    newest, dropped = machine.revision, machine.tallies[EVENTS_DROPPED]
+    if wish.since is None:
+        return newest
+    if wish.since < 0:
+        return max(newest + wish.since, dropped)
+    if wish.since > newest:
+        raise InvalidInput(f"revision {wish.since} is in the future: the newest is {newest}")
+    if wish.since < dropped:
+        raise compacted(wish.since, dropped)
+    return wish.since
+
+
+def compacted(since: int, dropped: int) -> Compacted:
+    """What is not kept any more cannot be told."""
     return Compacted(
         f"the events after revision {since} are no longer all kept; read anew, or resume from {dropped}, the "
         "oldest there is",

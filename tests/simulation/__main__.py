@@ -2,8 +2,8 @@
 
 python -m tests.simulation --seeds 200                 exit 1 and the seed on a violation
 python -m tests.simulation --seed 17 --trace           one seed, every event
-python -m tests.simulation --seeds 60 --without trim_held   show what a repair is good for
-python -m tests.simulation --without list              the repairs by name
+python -m tests.simulation --seeds 60 --without trim_held   show what a repair, or a care, is good for
+python -m tests.simulation --without list              the repairs and cares by name
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import time
 
 from raftos.consensus.guard import Rules
+from tests.simulation.care import Care
 from tests.simulation.history import Violation
 from tests.simulation.run import Report, simulate
 from tests.simulation.schedules import SCHEDULES
@@ -37,7 +38,7 @@ def main() -> int:
     if arguments.without == "list":
         _list_rules()
         return 0
-    rules = _rules_without(arguments.without)
+    rules, care = _without(arguments.without)
     if arguments.without and (violation := _directed(arguments.without, rules)):
         print(f"without {arguments.without}: the directed schedule found: {violation}")
         return 1
@@ -46,7 +47,7 @@ def main() -> int:
         if arguments.seed is not None
         else range(arguments.start, arguments.start + arguments.seeds)
     )
-    return _search(list(seeds), rules, trace=arguments.trace)
+    return _search(list(seeds), rules, care, trace=arguments.trace)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="run only this seed")
     parser.add_argument("--trace", action="store_true", help="print every event")
-    parser.add_argument("--without", metavar="REPAIR|list", help="leave one repair out, by name or number")
+    parser.add_argument("--without", metavar="NAME|list", help="leave one repair or care out")
     return parser
 
 
@@ -70,16 +71,22 @@ def _list_rules() -> None:
     numbers = {name: number for number, name in _NUMBERS.items() if number.isdigit()}
     for rule in dataclasses.fields(Rules):
         directed = "directed schedule" if rule.name in SCHEDULES else ""
-        print(f"{rule.name:16} {numbers.get(rule.name, '-'):>2}  {directed}")
+        print(f"{rule.name:17} {numbers.get(rule.name, '-'):>2}  {directed}")
+    for care in dataclasses.fields(Care):
+        print(f"{care.name:17}  -")
 
 
-def _rules_without(name: str | None) -> Rules:
+def _without(name: str | None) -> tuple[Rules, Care]:
+    """All rules and all care but one."""
+    rules, care = Rules(), Care()
     if name is None:
-        return Rules()
-    rule = _NUMBERS.get(name, name)
-    if rule not in {field.name for field in dataclasses.fields(Rules)}:
-        sys.exit(f"there is no repair {name!r}; see --without list")
-    return dataclasses.replace(Rules(), **{rule: False})
+        return rules, care
+    left_out = _NUMBERS.get(name, name)
+    if left_out in {field.name for field in dataclasses.fields(Rules)}:
+        return dataclasses.replace(rules, **{left_out: False}), care
+    if left_out in {field.name for field in dataclasses.fields(Care)}:
+        return rules, dataclasses.replace(care, **{left_out: False})
+    sys.exit(f"there is no repair or care {name!r}; see --without list")
 
 
 def _directed(name: str, rules: Rules) -> Violation | None:
@@ -93,11 +100,11 @@ def _directed(name: str, rules: Rules) -> Violation | None:
     return None
 
 
-def _search(seeds: list[int], rules: Rules, *, trace: bool) -> int:
+def _search(seeds: list[int], rules: Rules, care: Care, *, trace: bool) -> int:
     began, reports, failed = time.monotonic(), list[Report](), 0
     for seed in seeds:
         try:
-            reports.append(simulate(seed, rules=rules, trace=trace))
+            reports.append(simulate(seed, rules=rules, care=care, trace=trace))
         except Violation as violation:
             failed += 1
             print(f"seed {seed}: {violation}", flush=True)
@@ -106,6 +113,8 @@ def _search(seeds: list[int], rules: Rules, *, trace: bool) -> int:
         f"{len(reports)} seeds without a violation, {failed} with one; "
         f"{sum(report.acknowledged for report in reports)} writes acknowledged, "
         f"{sum(report.reads for report in reports)} reads, {sum(report.terms for report in reports)} terms, "
+        f"{sum(report.told for report in reports)} events told in {sum(report.visits for report in reports)} "
+        f"visits, {sum(report.came_late for report in reports)} of them too late; "
         f"{time.monotonic() - began:.0f} s"
     )
     if len(seeds) == 1 and reports:

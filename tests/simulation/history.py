@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from raftos.state.command import Command, Ok, Result
+from raftos.state.domains.chat import Post
 from raftos.state.machine import Machine
 
 CLOCK_SLACK_MS = 200
@@ -22,24 +24,35 @@ class Violation(Exception):
     """The cluster broke a promise."""
 
 
-@dataclass
-class Write:
+@dataclass(kw_only=True)
+class Asked:
+    """One command that a user wants done, over all attempts."""
+
     id: bytes
-    key: str
-    value: bytes
+    command: Command
     began: float
     ended: float | None = None
-    revision: int | None = None
-    version: int | None = None
+    result: Result | None = None
     attempts: int = 0
     refused: int = 0
     """How many attempts ended with NoQuorum: certainly not applied."""
+
+
+@dataclass(kw_only=True)
+class Write(Asked):
+    """A put of a value that nobody else puts."""
+
+    key: str
+    value: bytes
+    revision: int | None = None
+    version: int | None = None
 
 
 @dataclass
 class History:
     """What clients saw and what members did, over all crashes of one run."""
 
+    asked: list[Asked] = field(default_factory=list)
     writes: list[Write] = field(default_factory=list)
     leaders: dict[int, str] = field(default_factory=dict)
     committed: dict[int, bytes] = field(default_factory=dict)
@@ -80,21 +93,42 @@ class History:
                 f"{member} applied a stamp {offset_ms - self.clock_offset_ms:.0f} ms ahead of time"
             )
 
-    def write_began(self, write: Write) -> None:
-        self.writes.append(write)
-        self.values[write.value] = write
+    def began(self, asked: Asked) -> None:
+        self.asked.append(asked)
+        if isinstance(asked, Write):
+            self.writes.append(asked)
+            self.values[asked.value] = asked
 
-    def write_ended(self, write: Write, now: float, version: int, revision: int) -> None:
+    def answered(self, asked: Asked, now: float, result: Result) -> None:
+        """The first answer, or one more: whoever asks twice is answered the same."""
+        if asked.result is None:
+            asked.ended, asked.result = now, result
+            self.acknowledged += 1
+        elif asked.result != result:
+            raise Violation(f"one request was answered twice, with {asked.result} and {result}")
+        if isinstance(asked.command, Post) and isinstance(result, Ok):
+            self._posted(asked, asked.command, now, result.value["sequence"])
+        if isinstance(asked, Write):
+            if not isinstance(result, Ok):
+                raise Violation(f"a plain put was refused: {result}")
+            self._write_ended(asked, now, result.value["version"], result.value["revision"])
+
+    def _posted(self, asked: Asked, post: Post, now: float, sequence: int) -> None:
+        known = self.posted_before(post.room, asked.began)
+        if sequence <= known:
+            raise Violation(f"{post} got sequence {sequence}, although {known} was there before it was sent")
+        self._seen(f"chat {post.room}", now, sequence)
+
+    def posted_before(self, room: str, began: float) -> int:
+        """The highest sequence of a room that was acknowledged before this time."""
+        return self.floor_at_begin(f"chat {room}", began)
+
+    def _write_ended(self, write: Write, now: float, version: int, revision: int) -> None:
         if revision <= self.floor_at_begin(write.key, write.began):
             raise Violation(
                 f"write of {write.key!r} got revision {revision}, not above what was seen before it began"
             )
-        if write.revision is not None and write.revision != revision:
-            raise Violation(
-                f"one request was acknowledged twice, with revisions {write.revision} and {revision}"
-            )
-        write.ended, write.revision, write.version = now, revision, version
-        self.acknowledged += 1
+        write.revision, write.version = revision, version
         self._seen(write.key, now, revision)
 
     def read_ended(self, key: str, began: float, now: float, found: tuple[bytes, int] | None) -> None:
@@ -141,7 +175,7 @@ class History:
                 raise Violation(f"acknowledged write of {write.key!r} (revision {write.revision}) is lost")
         self._check_refused()
         asked = len(self.writes)
-        applied = sum(version for _, version, _ in rows.values())
+        applied = sum(rows[key][1] for key in {write.key for write in self.writes} & rows.keys())
         if applied > asked:
             raise Violation(
                 f"{applied} writes were applied although only {asked} were asked for: one was doubled"
@@ -150,11 +184,9 @@ class History:
     def _check_refused(self) -> None:
         """What was refused with NoQuorum every time it was sent is in no entry that was agreed on."""
         agreed = {request_id for payload in self.committed.values() for request_id in _request_ids(payload)}
-        for write in self.writes:
-            if write.attempts == write.refused and write.id in agreed:
-                raise Violation(
-                    f"a write of {write.key!r} was agreed on although its caller was told it was not"
-                )
+        for asked in self.asked:
+            if asked.attempts == asked.refused and asked.id in agreed:
+                raise Violation(f"{asked.command} was agreed on although its caller was told it was not")
 
 
 _decode_entry = msgspec.msgpack.Decoder(tuple[int, int, list[tuple[bytes, msgspec.Raw]]]).decode

@@ -5,18 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-from raftos.errors import NoQuorum, NotFound, RaftosError
-from raftos.state.command import Ok, decode_result, encode_request
+from raftos.errors import NotFound
 from raftos.state.domains.kv import Get, Put
-from tests.simulation.history import Violation, Write
-from tests.simulation.world import CLUSTER_EPOCH_MS, SILENT_LINK_S, World
-
-ATTEMPT_S = 1.0
-PATIENCE_S = 6.0
+from tests.simulation.caller import ATTEMPT_S, Caller, confirm
+from tests.simulation.history import Write
+from tests.simulation.world import SILENT_LINK_S, World
 
 
-class Client:
-    """One user: calls one after another, each sent to any member, again elsewhere when it hangs."""
+class Client(Caller):
+    """A user of keys: reads them, and puts values nobody else puts."""
 
     def __init__(
         self,
@@ -28,16 +25,10 @@ class Client:
         reads: float = 0.4,
         hasty: bool = False,
     ) -> None:
-        """A hasty user often waits for a moment only, and may take a first no for an answer."""
-        self.world = world
-        self.name = name
+        super().__init__(world, name, pace_s=pace_s, hasty=hasty)
         self.keys = keys
-        self.pace_s = pace_s
         self.reads = reads
-        self.hasty = hasty
-        self.stopped = False
         self._numbers = itertools.count(1)
-        self._created_ms = CLUSTER_EPOCH_MS
 
     def go(self) -> None:
         if not self.stopped:
@@ -46,120 +37,39 @@ class Client:
             else:
                 self.write(self._key(), self._next)
 
-    def _next(self) -> None:
-        self.world.after(self.world.random.expovariate(1 / self.pace_s), self.go)
-
     def _key(self) -> str:
         return f"key{self.world.random.randrange(self.keys)}"
 
-    # Writes.
-
     def write(self, key: str, then: Callable[[], None], first: str | None = None) -> Write:
-        """Put a value nobody else puts; sent again with the same id until it is answered."""
-        world = self.world
         value = f"{self.name}-{next(self._numbers)}".encode()
-        write = Write(self._request_id(), key, value, world.now)
-        world.history.write_began(write)
-        request = encode_request(write.id, Put(key=key, value=value))
-        self._attempt(write, request, first or world.random.choice(world.names), then)
+        put = Put(key=key, value=value)
+        write = Write(id=self.request_id(), command=put, key=key, value=value, began=self.world.now)
+        self.ask(write, then, first)
         return write
-
-    def _request_id(self) -> bytes:
-        random = self.world.random
-        up = [node for node in self.world.nodes.values() if node.up]
-        times = [node.replica.cluster_time_ms(self.world.now) for node in up]
-        self._created_ms = created = max(times, default=self._created_ms)
-        tail = bytearray(random.getrandbits(80).to_bytes(10, "big"))
-        tail[0], tail[2] = 0x70 | (tail[0] & 0x0F), 0x80 | (tail[2] & 0x3F)
-        return created.to_bytes(6, "big") + bytes(tail)
-
-    def _attempt(self, write: Write, request: bytes, member: str, then: Callable[[], None]) -> None:
-        world = self.world
-        state = {"open": True}
-        write.attempts += 1
-
-        def again() -> None:
-            if not state["open"]:
-                return
-            state["open"] = False
-            if write.ended is None and world.now - write.began < PATIENCE_S and not self.stopped:
-                others = [name for name in world.names if name != member]
-                self._attempt(write, request, world.random.choice(others or world.names), then)
-            else:
-                then()
-
-        def end() -> None:
-            if state["open"]:
-                state["open"] = False
-                then()
-
-        def answered(value: object) -> None:
-            if isinstance(value, RaftosError):
-                write.refused += isinstance(value, NoQuorum)
-                gives_up = self.hasty and write.attempts == write.refused and world.random.random() < 0.5
-                world.after(0.05, end if gives_up else again)
-                return
-            assert isinstance(value, list)
-            self._acknowledged(write, decode_result(value[0]))
-            end()
-
-        world.after(ATTEMPT_S, again)
-        patience_s = ATTEMPT_S * (world.random.choice((0.05, 0.3, 1.0)) if self.hasty else 1.0)
-        self._call(
-            member,
-            lambda token: world.nodes[member].replica.propose(
-                world.now, token, [request], world.now + patience_s
-            ),
-            answered,
-        )
-
-    def _acknowledged(self, write: Write, result: object) -> None:
-        if not isinstance(result, Ok):
-            raise Violation(f"a plain put was refused: {result}")
-        value = result.value
-        self.world.history.write_ended(write, self.world.now, value["version"], value["revision"])
-
-    # Reads.
 
     def read(self, member: str, key: str, then: Callable[[], None]) -> None:
         world, began = self.world, self.world.now
         node = world.nodes[member]
-        state = {"open": True}
+        is_open = True
 
         def close() -> None:
-            if state["open"]:
-                state["open"] = False
+            nonlocal is_open
+            if is_open:
+                is_open = False
                 then()
 
         def answered(value: object) -> None:
             if isinstance(value, int):
-                reader = node.machine.reader()
                 try:
-                    item = reader.query(Get(key=key))
+                    item = node.reader.query(Get(key=key))
                     found: tuple[bytes, int] | None = (item.value, item.revision)
                 except NotFound:
                     found = None
-                finally:
-                    reader.close()
                 world.history.read_ended(key, began, world.now, found)
             close()
 
         world.after(ATTEMPT_S, close)
-        self._call(
-            member, lambda token: node.replica.read_barrier(world.now, token, world.now + ATTEMPT_S), answered
-        )
-
-    def _call(self, member: str, call: Callable[[object], None], answered: Callable[[object], None]) -> None:
-        world, node = self.world, self.world.nodes[member]
-        token = object()
-        world.tokens[token] = answered
-
-        def deliver() -> None:
-            call(token)
-            world.step(node)
-
-        incarnation = node.incarnation
-        world.after(world.random.expovariate(1 / 0.001), lambda: world._on(node, incarnation, deliver))
+        confirm(world, member, answered)
 
 
 class Nemesis:

@@ -14,11 +14,11 @@ import heapq
 import itertools
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from raftos.consensus.core import Timings
 from raftos.consensus.guard import Rules, SafetyViolation
@@ -26,9 +26,13 @@ from raftos.consensus.journal import Identity, Journal
 from raftos.consensus.messages import Append, Message
 from raftos.consensus.replica import Replica
 from raftos.consensus.replication import NOTICE_S
+from raftos.state.events import Told
 from raftos.state.machine import Machine
+from raftos.state.reader import Reader
 from raftos.state.storage import FILE_NAME
+from tests.simulation.care import Care, domains_with
 from tests.simulation.history import History, Violation
+from tests.simulation.ledger import Ledger
 from tests.simulation.storage import SimulatedStorage
 
 TIMINGS = Timings(heartbeat_s=0.1, election_s=0.5, append_bytes=2_000)
@@ -49,6 +53,14 @@ class Link:
         self.stalled: dict[str, list[tuple[str, Message]]] = {}
 
 
+class Listening(Protocol):
+    """An open stream of events."""
+
+    def tell(self, told: Sequence[Told]) -> None: ...
+
+    def cut(self) -> None: ...
+
+
 class Node:
     """One machine: a disk that outlives crashes and, while it runs, a replica on it."""
 
@@ -64,9 +76,12 @@ class Node:
         self.stuck: list[tuple[int, bytes]] = []
         """Entries handed over, but not applied yet."""
         self.trouble: dict[str, str] = {}
+        self.streams: list[Listening] = []
+        """The open streams of this life."""
         self.replica: Replica
         self.journal: Journal
         self.machine: Machine
+        self.reader: Reader
         self.up = False
 
 
@@ -74,12 +89,22 @@ class World:
     """All members, the wires between them, and time."""
 
     def __init__(
-        self, seed: int, folder: Path, *, members: int = 3, rules: Rules | None = None, trace: bool = False
+        self,
+        seed: int,
+        folder: Path,
+        *,
+        members: int = 3,
+        rules: Rules | None = None,
+        care: Care | None = None,
+        trace: bool = False,
     ) -> None:
         self.random = Random(seed)
         self.rules = rules or Rules()
+        self.care = care or Care()
+        self.domains = domains_with(self.care)
         self.now = 1000.0
         self.history = History()
+        self.ledger = Ledger()
         self.names = [f"n{number}" for number in range(1, members + 1)]
         self.nodes = {name: Node(name, folder / name) for name in self.names}
         self.links: dict[frozenset[str], Link] = {}
@@ -149,7 +174,9 @@ class World:
         node.journal = Journal.open(
             node.storage, Identity("simulated", name), segment_bytes=40_000, cache_bytes=8_000
         )
-        node.machine = Machine(node.folder, cluster_id="simulated")
+        node.machine = Machine(node.folder, cluster_id="simulated", domains=self.domains)
+        node.machine.on_events(lambda told: self._told(node, told))
+        node.reader, node.streams = node.machine.reader(), []
         if node.journal.last_index < node.machine.applied_index:
             raise Violation(
                 f"{name} applied {node.machine.applied_index}, but its log ends at {node.journal.last_index}"
@@ -183,6 +210,9 @@ class World:
         if node.writing is not None and self.random.random() < 0.7:
             self._tear(node)
         node.storage.crash(self.random)
+        for stream in list(node.streams):
+            stream.cut()
+        node.reader.close()
         node.machine.close()
         self._forget_state(node)
 
@@ -217,21 +247,21 @@ class World:
         for event in missed:
             event()
 
-    def _on(self, node: Node, incarnation: int, event: Callable[[], None]) -> None:
+    def on(self, node: Node, incarnation: int, event: Callable[[], None]) -> None:
         """Run an event of one life of a member: not after its crash, and later if it is paused."""
         if node.up and node.incarnation == incarnation:
             if node.paused:
-                node.missed.append(lambda: self._on(node, incarnation, event))
+                node.missed.append(lambda: self.on(node, incarnation, event))
             else:
                 event()
 
     def _tick(self, node: Node, incarnation: int) -> None:
         def tick() -> None:
-            self.after(TICK_S, lambda: self._on(node, incarnation, tick))
+            self.after(TICK_S, lambda: self.on(node, incarnation, tick))
             node.replica.tick(self.now)
             self.step(node)
 
-        self._on(node, incarnation, tick)
+        self.on(node, incarnation, tick)
 
     # One step of a member, and what comes out of it.
 
@@ -252,11 +282,11 @@ class World:
         if node.replica.core.is_leader:
             self.history.leads(node.name, node.replica.core.term)
         if node.replica.replication.has_news:
-            self._later(node, NOTICE_S, lambda: self.step(node))
+            self.later(node, NOTICE_S, lambda: self.step(node))
 
-    def _later(self, node: Node, delay: float, event: Callable[[], None]) -> None:
+    def later(self, node: Node, delay: float, event: Callable[[], None]) -> None:
         incarnation = node.incarnation
-        self.after(delay, lambda: self._on(node, incarnation, event))
+        self.after(delay, lambda: self.on(node, incarnation, event))
 
     def _end_call(self, token: object, value: object) -> None:
         ended = self.tokens.pop(token, None)
@@ -272,7 +302,7 @@ class World:
     def _apply_stuck(self, node: Node) -> None:
         self._trouble(node, "state", full=node.name in self.full_state)
         if node.name in self.full_state:
-            self._later(node, RETRY_S, lambda: self._apply_again(node))
+            self.later(node, RETRY_S, lambda: self._apply_again(node))
             return
         entries, node.stuck = node.stuck, []
         results = node.machine.apply(entries)
@@ -283,6 +313,11 @@ class World:
         node.replica.step(self.now)
         if self.random.random() < 0.02:
             self._remember_state(node)
+
+    def _told(self, node: Node, told: Sequence[Told]) -> None:
+        self.ledger.told(node.name, told)
+        for stream in node.streams:
+            stream.tell(told)
 
     def _apply_again(self, node: Node) -> None:
         self._apply_stuck(node)
@@ -311,7 +346,7 @@ class World:
             full = node.name in self.full_journal
             self._trouble(node, "journal", full=full)
             if full:
-                self._later(node, RETRY_S, written)
+                self.later(node, RETRY_S, written)
                 self.step(node)
                 return
             node.journal.writer.write(write)
@@ -321,7 +356,7 @@ class World:
             self.step(node)
 
         delay = self.slow_disk.get(node.name) or self.random.expovariate(1 / 0.002)
-        self._later(node, delay, written)
+        self.later(node, delay, written)
 
     # Wires.
 
@@ -360,7 +395,7 @@ class World:
             node.replica.unlinked(self.now, other, generation)
             self.step(node)
 
-        self._later(node, 0.002 * self.random.random(), notice)
+        self.later(node, 0.002 * self.random.random(), notice)
 
     def cut_pair(self, a: str, b: str) -> None:
         self.cut.add(frozenset((a, b)))
@@ -419,9 +454,9 @@ class World:
                 raise Violation(f"{receiver}: {violation}") from violation
             self.step(node)
 
-        self._later(node, arrival - self.now, arrive)
+        self.later(node, arrival - self.now, arrive)
         if self.duplicating and self.random.random() < 0.3:
-            self._later(node, arrival - self.now + self.random.expovariate(1 / 0.05), arrive)
+            self.later(node, arrival - self.now + self.random.expovariate(1 / 0.05), arrive)
 
     # Views.
 
@@ -450,5 +485,6 @@ class World:
     def stop(self) -> None:
         for node in self.nodes.values():
             if node.up:
+                node.reader.close()
                 node.machine.close()
                 node.up = False
