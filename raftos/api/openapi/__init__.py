@@ -7,7 +7,6 @@ made at the first request, kept compressed (some 10 KiB), and needs no secret: i
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import sys
 from collections.abc import Collection, Iterator, Mapping
@@ -65,8 +64,8 @@ class OpenApi:
 
     async def __call__(self, request: Request) -> Answer:
         if not self._compressed:
-            self._compressed = await asyncio.to_thread(self._compress)
-        return await compressed_answer(request, self._compressed, JSON)
+            self._compressed = self._compress()
+        return compressed_answer(request, self._compressed, JSON)
 
     def _compress(self) -> bytes:
         return gzip.compress(encode_json(document(*self._given)), mtime=0)
