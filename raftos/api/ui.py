@@ -3,7 +3,7 @@
 It is Swagger UI over `/openapi.json`. Nothing comes from anywhere else, and the page's policy forbids it;
 it needs no secret to look, but what is sent from it does ("Authorize"). Only the files named here exist, so
 there is no path to climb out of, and none is kept in memory: each is read when it is asked for. The largest
-takes the event loop about a millisecond, and ten for a client that does not take gzip, as no browser is.
+takes the event loop about a millisecond, or ten where a client takes no gzip, which every browser does.
 
 Swagger UI's own files are kept compressed, as most browsers ask for them; `static/README.md` says where
 they are from.
