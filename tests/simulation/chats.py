@@ -17,7 +17,7 @@ from tests.simulation.caller import ATTEMPT_S, Caller, confirm
 from tests.simulation.history import Asked, Violation
 from tests.simulation.world import World
 
-OPENED = (Create("hall"), Create("lounge", keep_messages=12), Create("attic", keep_ms=2_500))
+OPENED = (Create("hall"), Create("lounge", keep_messages=12), Create("attic", keep_ms=1_500))
 """The rooms that everybody knows: all is kept, the last few, the youngest."""
 
 
@@ -25,7 +25,7 @@ class Chatter(Caller):
     """One user of all rooms; `rooms` is shared by all of them, and grows."""
 
     def __init__(self, world: World, name: str, rooms: list[str]) -> None:
-        super().__init__(world, name, pace_s=0.08)
+        super().__init__(world, name, pace_s=0.1)
         self._rooms = rooms
         self._said: list[tuple[str, int]] = []
         self._numbers = itertools.count(1)
