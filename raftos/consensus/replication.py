@@ -31,7 +31,8 @@ class Replication:
         self._core = core
         self._log = core.journal
         self._flow = Flow(core.timings.append_bytes)
-        self._waiting_acks: dict[str, Acknowledged] = {}
+        self._waiting: dict[str, None] = {}
+        """Followers that have acknowledged more than our own disk has, in order."""
         self._behind: dict[str, None] = {}
         """Followers that have answered and lack entries, in order."""
         self._watching: set[str] = set()
@@ -49,7 +50,7 @@ class Replication:
         self._flow.linked(peer)
 
     def unlinked(self, peer: str) -> None:
-        self._waiting_acks.pop(peer, None)
+        self._waiting.pop(peer, None)
         self._behind.pop(peer, None)
         self._watching.discard(peer)
 
@@ -130,25 +131,34 @@ class Replication:
         )
 
     def _count(self, peer: str, message: Acknowledged) -> bool:
-        """Feed an acknowledgement to the engine as far as our own disk has come; keep the rest."""
+        """Feed an acknowledgement to the engine as far as our own disk has come; the rest waits."""
         core = self._core
         part, more = guard.durable_part(message, self._log.synced_index, core.rules)
         if more:
-            self._waiting_acks[peer] = message
+            self._waiting[peer] = None
         core.engine.acknowledged(core.now, peer, part, core.rules)
         return part.next_index - 1 > core.engine.commit_index
 
     @property
     def has_waiting(self) -> bool:
         """Whether acknowledgements wait for our own disk."""
-        return bool(self._waiting_acks)
+        return bool(self._waiting)
 
     def count_waiting(self) -> bool:
-        """Feed the acknowledgements that waited for our own disk; whether something may be committed now."""
-        if not self._waiting_acks:
+        """Feed the acknowledgements that waited for our own disk; whether something may be committed now.
+
+        Of each follower the furthest: the answer to a heartbeat may have come after it, and says less.
+        """
+        if not self._waiting:
             return False
-        waiting, self._waiting_acks = self._waiting_acks, {}
-        counted = [self._count(peer, message) for peer, message in waiting.items() if self._counts(message)]
+        waiting, self._waiting = self._waiting, {}
+        if not self._core.is_leader:
+            return False
+        term = self._core.term
+        counted = [
+            self._count(peer, Acknowledged(term, self.matched(peer) + 1, success=True, reset=False))
+            for peer in waiting
+        ]
         return any(counted)
 
     # The end of a step.

@@ -179,3 +179,21 @@ def test_the_last_acknowledgement_of_an_entry_asks_for_no_step() -> None:
         due.append(wire["a"].received(wire.now, frame.sender, frame.generation, frame.message))
         wire.step("a")
     assert due == [True, False]
+
+
+def test_of_the_acknowledgements_that_wait_for_the_leaders_disk_the_furthest_counts() -> None:
+    """The answer to a heartbeat on common ground comes after the answer to an entry, and says less."""
+    wire = Wire(timings=Timings(append_bytes=1_000))
+    wire.elect("a")
+    wire.isolate("c")
+    wire.members["a"].disk_stuck = True
+    wire.propose("a", "x")
+    wire.deliver()
+    wire.cut.add(("a", "b"))
+    write = wire.propose("a", "y" * 3_000)
+    wire.tick("a", after_s=0.12)
+    assert [len(append.entries) for append in appends_to(wire, "b")] == [1, 0]
+    wire.cut.remove(("a", "b"))
+    wire.deliver()
+    wire.repair_disk("a")
+    assert write in wire.ended
