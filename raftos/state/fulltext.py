@@ -1,12 +1,14 @@
 """Search for words in what a domain keeps, with SQLite's FTS5.
 
 To index a text costs more than to keep it, most of all where commands come one by one. So commands do not
-index what they store: the domain proposes steps (`steps`) that index what came since, and a search looks
-through that tail besides (`matching`), so that it is never behind. How far the index is, a tally says.
+index what they store: the domain proposes steps (`steps`) that index what came since, and a search first
+looks through that tail itself, so that it is never behind. How far the index is, a tally says.
 
 Texts have an integer id that grows with time, so that newest first is the order of the ids backwards, and
 belong to a part (a room), whose number is a word of the index: so a common word is found in a rare part
-without reading all its other places.
+without reading all its other places. For a prefix FTS5 gathers every place of every word that begins so,
+before it names the first. A common one is sure to occur among the newest texts, so those are looked through
+as well, and the index is asked for rare ones only.
 
 FTS5 writes what it holds in memory when a transaction ends. Where transactions end differs between members,
 and the pieces on disk would: so everything here that changes an index ends by having it written.
@@ -20,7 +22,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 from raftos.errors import InvalidInput
 from raftos.state.domain import Context
@@ -31,13 +33,15 @@ STEP_BYTES = 256 * 1024
 """One step ends once its texts reach this: about 25 ms of work."""
 MAX_STEPS = 10
 """The most steps proposed at once."""
+NEWEST_TEXTS = 2_000
+"""So many are looked through for a prefix."""
 MAX_TAIL = 10_000
-MAX_TAIL_BYTES = 4 * 1024 * 1024
-"""The most that a search looks through besides the index: the newest. Only a flood leaves more behind."""
+MAX_TAIL_CHARACTERS = 4 * 1024 * 1024
+"""The most that is looked through besides the index. Only a flood leaves more of them to be indexed."""
+BATCH_TEXTS = 100
 MAX_SEARCH_BYTES = 1024
 MAX_TERMS = 16
 MAX_PREFIXES = 2
-"""A prefix gathers every text with any word that begins so, which costs more than a word does."""
 MIN_PREFIX = 2
 
 _TOKENS = "columnsize = 0, tokenize = 'unicode61 remove_diacritics 2'"
@@ -52,14 +56,17 @@ INSERT INTO {name} ({name}, rank) SELECT 'automerge', 8
 INSERT INTO {name} ({name}, rank) SELECT 'crisismerge', 64
     WHERE NOT EXISTS (SELECT 1 FROM {name}_config WHERE k = 'crisismerge');
 """
+_TALLY = "SELECT value FROM tallies WHERE name = ?"
+_PLAIN = re.compile("[a-z0-9]+")
 _TERM = re.compile(r'(-?)(?:"([^"]*)"|([^\s"]+))')
 
 
 class FullText:
-    """The index `name`; `texts` is a SELECT of `id`, `part` and `text`, with what can be searched.
+    """The index `name`; `texts` is a SELECT of `id`, `part`, `place` and `text`, with what can be searched.
 
-    `tally` counts how far it is: every text with an id up to that is indexed. All SQL is put together
-    here from names that the domain chose, and none that a user did.
+    In a part, `place` grows with `id`, and SQLite has an index of both. `tally` counts how far this index
+    is: every text with an id up to that is in it. The SQL here is put together from names that the domain
+    chose, and none that a user did.
     """
 
     def __init__(self, name: str, texts: str, tally: str) -> None:
@@ -75,11 +82,11 @@ class FullText:
             f"SELECT id, length(CAST(text AS BLOB)) FROM ({texts}) "  # noqa: S608
             "WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
         )
-        self._find = (
-            f"SELECT id, NULL, NULL, 0 FROM (SELECT rowid AS id FROM {name} WHERE {name} MATCH :match "  # noqa: S608
-            f"ORDER BY rowid DESC LIMIT :limit) UNION ALL SELECT * FROM (SELECT id, part, text, "
-            f"length(CAST(text AS BLOB)) FROM ({texts}) WHERE id > (SELECT value FROM tallies "
-            f"WHERE name = '{tally}') AND part = ifnull(:part, part) ORDER BY id DESC LIMIT {MAX_TAIL})"
+        self._find = f"SELECT rowid FROM {name} WHERE {name} MATCH ? ORDER BY rowid DESC LIMIT ?"  # noqa: S608
+        self._newest = f"SELECT id, part, text FROM ({texts}) ORDER BY id DESC LIMIT {MAX_TAIL}"  # noqa: S608
+        self._newest_of_part = (
+            f"SELECT id, part, text FROM ({texts}) WHERE part = ? "  # noqa: S608
+            f"ORDER BY place DESC LIMIT {MAX_TAIL}"
         )
         self._compare = f"INSERT INTO {name} ({name}, rank) VALUES ('integrity-check', 1)"  # noqa: S608
 
@@ -111,7 +118,7 @@ class FullText:
 
     def steps(self, db: sqlite3.Connection) -> Iterator[tuple[int, int]]:
         """The next steps, each as `(after, through)`."""
-        (after,) = db.execute("SELECT value FROM tallies WHERE name = ?", (self.tally,)).fetchone()
+        (after,) = db.execute(_TALLY, (self.tally,)).fetchone()
         for _ in range(MAX_STEPS):
             through = self._step(db, after, 2**62)
             if through is None:
@@ -121,11 +128,35 @@ class FullText:
 
     def find(self, db: sqlite3.Connection, text: str, part: int | None, limit: int) -> list[int]:
         """The ids of the texts that match, the newest first. Raises InvalidInput, TooLarge."""
-        match = expression(text, part)
-        rows = until(MAX_TAIL_BYTES, db.execute(self._find, {"match": match, "part": part, "limit": limit}))
-        found = [row[0] for row in rows if row[1] is None]
-        tail = [row[:3] for row in rows if row[1] is not None]
-        return sorted(found + _matching(tail, match), reverse=True)[:limit]
+        sought = understood(text, part)
+        found = self._among_the_newest(db, sought, part, limit)
+        if len(found) < limit:
+            # Some may have been indexed since the tail was looked through: they are found twice.
+            found.update(at for (at,) in db.execute(self._find, (sought.expression, limit)))
+        return sorted(found, reverse=True)[:limit]
+
+    def _among_the_newest(
+        self, db: sqlite3.Connection, sought: Sought, part: int | None, limit: int
+    ) -> set[int]:
+        """What is found in the texts that are not indexed, and for a prefix in those before as well."""
+        rows = db.execute(self._newest) if part is None else db.execute(self._newest_of_part, (part,))
+        (indexed,) = db.execute(_TALLY, (self.tally,)).fetchone()
+        found: set[int] = set()
+        batch: list[tuple[int, int, str]] = []
+        characters = 0
+        for count, row in enumerate(rows):
+            characters += len(row[2])
+            is_tail = row[0] > indexed or (sought.has_prefix and count < NEWEST_TEXTS)
+            if not is_tail or characters > MAX_TAIL_CHARACTERS:
+                break
+            if sought.may_match(row[2]):
+                batch.append(row)
+            if len(batch) == BATCH_TEXTS:
+                found |= _matching(batch, sought.expression)
+                batch.clear()
+                if len(found) >= limit:
+                    break
+        return found | _matching(batch, sought.expression)
 
     def _step(self, db: sqlite3.Connection, after: int, through: int) -> int | None:
         """The last id of one step; None if there is no text."""
@@ -160,38 +191,67 @@ def until(most_bytes: int, rows: Iterable[Any]) -> list[Any]:
     return taken
 
 
-def _matching(texts: list[tuple[int, int, str]], match: str) -> list[int]:
+def _matching(texts: list[tuple[int, int, str]], expression: str) -> set[int]:
     """The ids of those `(id, part, text)` that match: a small index in memory understands all the same."""
     if not texts:
-        return []
+        return set()
     with closing(sqlite3.connect(":memory:")) as memory:
         memory.execute(f"CREATE VIRTUAL TABLE tail USING fts5 (part, text, content = '', {_TOKENS})")
         memory.executemany("INSERT INTO tail (rowid, part, text) VALUES (?, ?, ?)", texts)
-        return [at for (at,) in memory.execute("SELECT rowid FROM tail WHERE tail MATCH ?", (match,))]
+        return {at for (at,) in memory.execute("SELECT rowid FROM tail WHERE tail MATCH ?", (expression,))}
 
 
-def expression(text: str, part: int | None = None) -> str:
-    """What somebody searches for, as FTS5 wants it: every word quoted. Raises InvalidInput, TooLarge."""
+class Sought(NamedTuple):
+    """What somebody searches for."""
+
+    expression: str
+    """As FTS5 wants it, every word quoted."""
+    words: list[str]
+    """Lower-case letters and digits that an ASCII text must have somewhere."""
+    has_prefix: bool
+
+    def may_match(self, text: str) -> bool:
+        """Whether it is worth asking FTS5; most texts are not."""
+        if not text.isascii():
+            return True
+        lower = text.lower()
+        return all(word in lower for word in self.words)
+
+
+class _Term(NamedTuple):
+    """One word or phrase."""
+
+    words: str
+    is_prefix: bool
+    leave_out: bool
+
+    def quoted(self) -> str:
+        return f'"{self.words}" *' if self.is_prefix else f'"{self.words}"'
+
+
+def understood(text: str, part: int | None = None) -> Sought:
+    """What is searched for, in one part or in all. Raises InvalidInput, TooLarge."""
     check_text("search", text, MAX_SEARCH_BYTES)
     if text.count('"') % 2:
         raise InvalidInput('a quotation mark is not closed; write "a phrase" with both, or leave it out')
     terms = [_term(*match.groups()) for match in _TERM.finditer(text)]
-    wanted = [term for leave_out, term in terms if not leave_out]
-    unwanted = [term for leave_out, term in terms if leave_out]
+    wanted = [term for term in terms if not term.leave_out]
+    unwanted = [term.quoted() for term in terms if term.leave_out]
     if not wanted:
         raise InvalidInput("there is nothing to search for; give at least one word without a - before it")
-    if len(terms) > MAX_TERMS or sum(term.endswith("*") for _, term in terms) > MAX_PREFIXES:
+    if len(terms) > MAX_TERMS or sum(term.is_prefix for term in terms) > MAX_PREFIXES:
         raise InvalidInput(
             f"a search has at most {MAX_TERMS} words and phrases, and {MAX_PREFIXES} that end in *; "
             "leave some out"
         )
     without = f" NOT ({' OR '.join(unwanted)})" if unwanted else ""
     within = "" if part is None else f'{{part}}: "{part}" AND '
-    return f"{within}{{text}}: (({' AND '.join(wanted)}){without})"
+    expression = f"{within}{{text}}: (({' AND '.join(term.quoted() for term in wanted)}){without})"
+    plain = [word for term in wanted if term.words.isascii() for word in _PLAIN.findall(term.words.lower())]
+    return Sought(expression, plain, any(term.is_prefix for term in terms))
 
 
-def _term(minus: str, phrase: str | None, word: str | None) -> tuple[bool, str]:
-    """Whether to leave out what has it, and one word or phrase, quoted. Raises InvalidInput."""
+def _term(minus: str, phrase: str | None, word: str | None) -> _Term:
     words = (phrase if word is None else word) or ""
     is_prefix = word is not None and word.endswith("*")
     words = words[:-1] if is_prefix else words
@@ -201,4 +261,4 @@ def _term(minus: str, phrase: str | None, word: str | None) -> tuple[bool, str]:
         raise InvalidInput("a * may stand at the end of a word only, as in mess*")
     if is_prefix and len(words) < MIN_PREFIX:
         raise InvalidInput(f"{word} is too short; give at least {MIN_PREFIX} characters before the *")
-    return bool(minus), f'"{words}" *' if is_prefix else f'"{words}"'
+    return _Term(words, is_prefix, bool(minus))

@@ -38,13 +38,13 @@ from raftos.errors import InvalidInput, NotFound
 from raftos.state.command import Command, Ok, Query, Rejected, Result
 from raftos.state.domain import MAX_ROWS, Context, Domain, described
 from raftos.state.events import Event
-from raftos.state.fulltext import MAX_SEARCH_BYTES, MAX_STEPS, STEP_BYTES, FullText, expression, until
+from raftos.state.fulltext import MAX_SEARCH_BYTES, MAX_STEPS, STEP_BYTES, FullText, understood, until
 from raftos.state.limits import MAX_INTEGER, check_name, check_number, check_text
 from raftos.state.tally import ROW_BYTES, STATE_BYTES, UNLIMITED
 
 FULL_TEXT = FullText(
     name="chat_search",
-    texts="SELECT revision AS id, room AS part, text FROM chat_messages WHERE text <> ''",
+    texts="SELECT revision AS id, room AS part, sequence AS place, text FROM chat_messages WHERE text <> ''",
     tally="chat.indexed",
 )
 SCHEMA = """
@@ -413,12 +413,29 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "since": (0, MAX_INTEGER),
     "since_ms": (0, MAX_INTEGER),
     "after": (0, MAX_INTEGER),
-    **dict.fromkeys(("sequence", "reply_to", "before", "before_sequence", "through"), (1, MAX_INTEGER)),
+    **dict.fromkeys(("sequence", "before", "before_sequence", "through"), (1, MAX_INTEGER)),
 }
 
 
+def _check_text(text: str) -> None:
+    # Of an ASCII text `isprintable` means the same in every version of Python, and says it soonest.
+    if text.isascii() and text.isprintable() and 0 < len(text) <= MAX_TEXT_BYTES:
+        return
+    if not text:
+        raise InvalidInput("the text is empty; a message has at least one character")
+    check_text("text", text, MAX_TEXT_BYTES, layout=True)
+
+
+def _validate_post(command: Post) -> None:
+    check_name("room", command.room, MAX_NAME_BYTES)
+    check_name("sender", command.sender, MAX_NAME_BYTES)
+    _check_text(command.text)
+    if command.reply_to is not None:
+        check_number("reply_to", command.reply_to, 1)
+
+
 def _validate(request: Command | Query) -> None:
-    """Fields of one name have one meaning and one limit, in all commands and queries but those below."""
+    """Fields of one name have one limit; what needs more or less than that has a function of its own."""
     for name in request.__struct_fields__:
         value = getattr(request, name)
         if value is None:
@@ -426,9 +443,7 @@ def _validate(request: Command | Query) -> None:
         if name in _NUMBERS:
             check_number(name, value, *_NUMBERS[name])
         elif name == "text":
-            if not value:
-                raise InvalidInput("the text is empty; a message has at least one character")
-            check_text("text", value, MAX_TEXT_BYTES, layout=True)
+            _check_text(value)
         else:
             check_name(name, value, MAX_NAME_BYTES)
 
@@ -440,7 +455,7 @@ def _validate_mark(command: Mark) -> None:
 
 
 def _validate_search(query: Search) -> None:
-    expression(query.text)
+    understood(query.text)
     check_number("limit", query.limit, 1, MAX_FOUND)
     if query.room is not None:
         check_name("room", query.room, MAX_NAME_BYTES)
@@ -851,9 +866,8 @@ DOMAIN = Domain(
         Search: FoundPage,
     },
     validate={
-        **dict.fromkeys(
-            (Create, Archive, Post, Edit, Redact, Trim, Index, Rooms, History, Markers), _validate
-        ),
+        **dict.fromkeys((Create, Archive, Edit, Redact, Trim, Index, Rooms, History, Markers), _validate),
+        Post: _validate_post,
         Mark: _validate_mark,
         Search: _validate_search,
     },

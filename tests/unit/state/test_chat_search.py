@@ -20,8 +20,13 @@ def found(feeder: Feeder, text: str, room: str | None = None) -> list[tuple[str,
     return [(each.room, each.sequence) for each in feeder.ask(Search(text, room, limit=100)).items]
 
 
-def test_a_search_finds_words_phrases_and_prefixes_newest_first(feeder: Feeder) -> None:
-    """In all rooms or in one, whether the messages are indexed yet or not."""
+@pytest.mark.parametrize("newest", [0, 1, 3, 2_000])
+def test_a_search_finds_words_phrases_and_prefixes_newest_first(
+    feeder: Feeder, monkeypatch: pytest.MonkeyPatch, newest: int
+) -> None:
+    """In all rooms or in one, whether the messages are indexed yet or not, and wherever it looks first."""
+    monkeypatch.setattr(fulltext, "NEWEST_TEXTS", newest)
+    monkeypatch.setattr(fulltext, "BATCH_TEXTS", 2)
     feeder.do(Create("r"), Create("s"))
     said = [
         ("r", "The quick brown fox"),
@@ -37,6 +42,9 @@ def test_a_search_finds_words_phrases_and_prefixes_newest_first(feeder: Feeder) 
         '"quick brown"': [("s", 1), ("r", 1)],
         '"brown fox"': [("s", 1), ("r", 1)],
         "fo*": [("s", 2), ("r", 2), ("s", 1), ("r", 1)],
+        "föx": [("r", 2), ("s", 1), ("r", 1)],
+        "no* of": [("r", 3)],
+        '"that" nöth*': [("r", 3)],
         "quick -brown": [("s", 2)],
         "quick -fox* -nothing": [],
         'quick -"quick brown"': [("s", 2), ("r", 2)],
@@ -142,6 +150,30 @@ def test_a_search_says_whether_there_are_older_ones(room: Feeder) -> None:
     assert ([each.sequence for each in page.items], page.more) == ([5, 4, 3, 2], True)
     page = room.ask(Search("hello", limit=5))
     assert ([each.sequence for each in page.items], page.more) == ([5, 4, 3, 2, 1], False)
+
+
+def test_of_many_only_the_newest_are_looked_through(room: Feeder) -> None:
+    """As many as are asked for, a batch at a time: the tail may be long."""
+    room.do(*(post(f"hello {number}") for number in range(1, 1_001)))
+    assert found(room, "hello") == found(room, "hel*") == [("r", at) for at in range(1_000, 900, -1)]
+    assert found(room, '"hello 7"') == [("r", 7)]
+    settle(room)
+    room.do(*(post(f"bye {number}") for number in range(300)))
+    assert found(room, "hello")[0] == ("r", 1_000)
+    assert found(room, "hello by*") == []
+    assert len(found(room, "hell*", room="r")) == 100
+
+
+def test_the_newest_of_a_room_are_found_through_an_index(room: Feeder) -> None:
+    """However many other rooms there are: nothing is sorted, and nobody else's messages are read."""
+    db = storage.connect_reader(room.folder / storage.FILE_NAME)
+    for statement, index in (
+        (chat.FULL_TEXT._newest_of_part, "INDEX"),
+        (chat.FULL_TEXT._newest, "chat_messages"),
+    ):
+        [step] = db.execute(f"EXPLAIN QUERY PLAN {statement}", [1] * statement.count("?")).fetchall()
+        assert index in step[3]
+    db.close()
 
 
 def test_messages_are_indexed_in_bounded_steps(room: Feeder) -> None:
