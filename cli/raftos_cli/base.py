@@ -130,7 +130,7 @@ class Text(click.ParamType[str]):
         return text
 
 
-def _context_names(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+def context_names(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     from raftos.client import contexts
 
     return [name for name in contexts.load().contexts if name.startswith(incomplete)]
@@ -159,7 +159,7 @@ def common_options() -> list[click.Option]:
             metavar="NAME",
             expose_value=False,
             callback=_remember("context"),
-            shell_complete=_context_names,
+            shell_complete=context_names,
             help="A known cluster, instead of the current one.",
         ),
         click.Option(
@@ -237,7 +237,7 @@ class Group(Command, click.Group):
         self.no_args_is_help = False
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*self.files, *self.commands]
+        return [*self.commands, *self.files]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in self.files:

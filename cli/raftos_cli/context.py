@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from raftos_cli.base import Group, Invocation, Text, pass_invocation
+from raftos_cli.base import Group, Invocation, Text, context_names, pass_invocation
 from raftos_cli.output import Column, print_table
 
 context = Group(
@@ -54,7 +54,7 @@ def ls(run: Invocation) -> None:
         raftos context use dev
     """,
 )
-@click.argument("name", type=Text())
+@click.argument("name", type=Text(), shell_complete=context_names)
 @pass_invocation
 def use(run: Invocation, name: str) -> None:
     """Make NAME the context of the commands that follow.
@@ -75,7 +75,7 @@ def use(run: Invocation, name: str) -> None:
         raftos context show dev -o json
     """,
 )
-@click.argument("name", type=Text(), required=False)
+@click.argument("name", type=Text(), required=False, shell_complete=context_names)
 @pass_invocation
 def show(run: Invocation, name: str | None) -> None:
     """Show one context, by default the current one. Its token stays hidden: see `raftos token show`."""

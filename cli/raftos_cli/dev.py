@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from raftos.client import contexts
-from raftos.errors import Conflict, InvalidInput, NotFound
+from raftos.errors import Conflict, InvalidInput, NotFound, RaftosError
 from raftos_cli.base import Group, Invocation, WholeNumber, pass_invocation
 from raftos_cli.output import Column, print_table
 
@@ -53,7 +53,16 @@ class Number(click.ParamType[int]):
         return int(digits)
 
 
-number_argument = click.argument("number", metavar="N", type=Number())
+def _numbers(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """The numbers there are, for the shell."""
+    try:
+        members = current().members
+    except RaftosError:
+        return []
+    return [number for number in map(str, range(1, len(members) + 1)) if number.startswith(incomplete)]
+
+
+number_argument = click.argument("number", metavar="N", type=Number(), shell_complete=_numbers)
 
 
 @dev.command(

@@ -18,6 +18,7 @@ import msgspec
 
 from raftos.errors import InvalidInput
 from raftos_cli.base import Group, Invocation, Seconds, Text, WholeNumber, pass_invocation
+from raftos_cli.names import keys
 from raftos_cli.output import Column, print_table
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ stale_option = click.option("--stale", is_flag=True, help="Read one member's own
         raftos kv put session me --expect-version 0 --ttl 30
     """,
 )
-@click.argument("key", type=Text())
+@click.argument("key", type=Text(), shell_complete=keys)
 @click.argument("value", required=False, metavar="VALUE")
 @click.option("--file", type=click.File("rb"), metavar="F", help="Take the value from a file.")
 @click.option("--ttl", type=Seconds(), metavar="SECONDS", help="Delete the key after this time.")
@@ -86,7 +87,7 @@ def put(
         raftos kv get greeting -o json
     """,
 )
-@click.argument("key", type=Text())
+@click.argument("key", type=Text(), shell_complete=keys)
 @click.option("--raw", is_flag=True, help="Print no newline after the value.")
 @stale_option
 @pass_invocation
@@ -109,7 +110,7 @@ def get(run: Invocation, key: str, raw: bool, stale: bool) -> None:
         raftos kv del --prefix config/
     """,
 )
-@click.argument("key", type=Text())
+@click.argument("key", type=Text(), shell_complete=keys)
 @click.option("--prefix", is_flag=True, help="Delete every key that starts with KEY.")
 @expect_version_option
 @expect_revision_option
@@ -137,7 +138,7 @@ def delete(
         raftos kv ls -o json --limit 100
     """,
 )
-@click.argument("prefix", type=Text(), default="")
+@click.argument("prefix", type=Text(), default="", shell_complete=keys)
 @click.option("--keys-only", is_flag=True, help="Print one key a line and nothing else.")
 @click.option("--limit", type=WholeNumber(1), metavar="N", help="At most so many.  [default: all]")
 @stale_option
@@ -176,7 +177,7 @@ def ls(run: Invocation, prefix: str, keys_only: bool, limit: int | None, stale: 
     help="Only if KEY is at VERSION; 0: does not exist. KEY@REVISION: only if REVISION wrote it.",
 )
 @click.option("--put", "puts", multiple=True, metavar="KEY=VALUE", help="Write VALUE under KEY.")
-@click.option("--del", "deletes", multiple=True, metavar="KEY", help="Delete KEY.")
+@click.option("--del", "deletes", multiple=True, metavar="KEY", shell_complete=keys, help="Delete KEY.")
 @pass_invocation
 def txn(
     run: Invocation,

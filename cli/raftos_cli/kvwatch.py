@@ -15,6 +15,7 @@ import click
 from raftos_cli.base import Command, Invocation, Text, pass_invocation
 from raftos_cli.following import Revision, told
 from raftos_cli.kv import preview, text_or_base64
+from raftos_cli.names import keys
 from raftos_cli.output import one_line
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ VALUES_AT_ONCE = 32
         raftos kv watch jobs/ --prefix --since 0 -o json
     """,
 )
-@click.argument("key", type=Text())
+@click.argument("key", type=Text(), shell_complete=keys)
 @click.option("--prefix", is_flag=True, help="Watch every key that starts with KEY.")
 @click.option(
     "--since", type=Revision(), metavar="REV", help="First the changes after this revision.  [default: now]"

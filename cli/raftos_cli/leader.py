@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from raftos_cli.base import Group, Invocation, Text, pass_invocation
+from raftos_cli.names import nodes
 
 leader = Group(
     "leader",
@@ -43,7 +44,7 @@ def show(run: Invocation) -> None:
         raftos leader transfer n2
     """,
 )
-@click.argument("name", type=Text(), required=False)
+@click.argument("name", type=Text(), required=False, shell_complete=nodes)
 @pass_invocation
 def transfer(run: Invocation, name: str | None) -> None:
     """Hand leadership to the member NAME, or to the best one.

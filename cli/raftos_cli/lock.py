@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raftos.errors import Conflict, RaftosError
+from raftos.errors import Conflict
 from raftos_cli.base import Command, Group, Invocation, Seconds, Text, WholeNumber, pass_invocation
+from raftos_cli.names import from_cluster
 from raftos_cli.output import Column, print_table
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from raftos.client.lock import Holding, Renewed
 
 TTL_S = 15.0
-COMPLETION_TIMEOUT_S = 1.0
 
 lock = Group(
     "lock",
@@ -33,13 +33,9 @@ lock = Group(
 )
 
 
-def lock_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """The names of the locks that are held, for the shell; none where the cluster does not answer."""
-    try:
-        with ctx.ensure_object(Invocation).client(COMPLETION_TIMEOUT_S) as client:
-            return [held.name for held in client.lock.list() if held.name.startswith(incomplete)]
-    except RaftosError:
-        return []
+@from_cluster
+def lock_names(client: Client, _typed: str) -> list[str]:
+    return [held.name for held in client.lock.list()]
 
 
 class Acquire(Command):

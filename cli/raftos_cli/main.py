@@ -4,8 +4,9 @@
     1  failed                   4  conflict (version, exists)    6  denied
     2  bad usage or input     130  interrupted
 
-An expected error is one sentence on stderr (one JSON object with `-o json`), never a traceback. An
-unexpected one is a bug: it prints its traceback and says where to report it.
+An expected error is one sentence on stderr and a hint at the next command (one JSON object with
+`-o json`), never a traceback. An unexpected one is a bug: it prints its traceback and says where to
+report it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from typing import Any, NoReturn
 
 import click
 
-from raftos.errors import ErrorBody, RaftosError
-from raftos_cli.base import Group
+from raftos.errors import ErrorBody, InvalidInput, RaftosError
+from raftos_cli.base import Group, Invocation
+from raftos_cli.hints import hint_for, hint_for_usage
 from raftos_cli.output import report_error
 
 INTERRUPTED = 130
+COMPLETE = "_RAFTOS_COMPLETE"
+"""The variable with which a shell asks what could be typed next; see completing.py."""
 REPORT_TO = "the project's issue tracker"
 
 FILES = {
@@ -36,6 +40,8 @@ FILES = {
     "quota": "raftos_cli.quota",
     "context": "raftos_cli.context",
     "token": "raftos_cli.token",
+    "shell": "raftos_cli.shell",
+    "completion": "raftos_cli.completion",
     "version": "raftos_cli.version",
 }
 
@@ -44,19 +50,23 @@ class Root(Group):
     """The root command; `main` always ends the process with one of the exit codes above."""
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **_: Any) -> NoReturn:  # type: ignore[override]
-        arguments = list(sys.argv[1:] if args is None else args)
-        sys.exit(self.run(arguments))
+        if instruction := os.environ.get(COMPLETE):
+            from raftos_cli.completing import answer
 
-    def run(self, arguments: list[str]) -> int:
-        """Run one command line and return its exit code."""
-        as_json = wants_json(arguments)
+            sys.exit(answer(self, instruction))
+        sys.exit(self.run(list(sys.argv[1:] if args is None else args)))
+
+    def run(self, arguments: list[str], shell: Invocation | None = None) -> int:
+        """Run one command line, perhaps of a shell, and return its exit code."""
+        run = Invocation(shell)
+        as_json = wants_json(arguments, otherwise=run.format == "json")
         try:
-            code = super().main(arguments, prog_name="raftos", standalone_mode=False)
+            code = super().main(arguments, prog_name="raftos", standalone_mode=False, obj=run)
             sys.stdout.flush()
         except click.ClickException as error:
             return _usage(error, as_json=as_json)
         except RaftosError as error:
-            report_error(error.body(), as_json=as_json)
+            report_error(error.body(), as_json=as_json, hint=hint_for(error, run.command))
             return error.exit_code
         except (KeyboardInterrupt, click.Abort):
             return INTERRUPTED
@@ -75,22 +85,24 @@ class Root(Group):
             return _reader_left()  # Otherwise click would end the process, with 1.
 
 
-def wants_json(arguments: Sequence[str]) -> bool:
+def wants_json(arguments: Sequence[str], *, otherwise: bool = False) -> bool:
     """Whether `-o json` stands on the command line, even where the rest of it cannot be parsed."""
-    before = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
-    joined = {"-ojson", "--output=json"}
-    pairs = pairwise(before)
-    return any(word in joined for word in before) or any(
-        option in {"-o", "--output"} and value == "json" for option, value in pairs
-    )
+    before = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    wanted = otherwise
+    for option, value in pairwise(["", *before]):
+        form = value if option in {"-o", "--output"} else value.removeprefix("-o").removeprefix("--output=")
+        if option in {"-o", "--output"} or form != value:
+            wanted = form == "json"
+    return wanted
 
 
 def _usage(error: click.ClickException, *, as_json: bool) -> int:
-    if as_json:
-        report_error(ErrorBody("invalid", error.format_message()), as_json=True)
-    else:
-        error.show()
-    return error.exit_code if isinstance(error, click.UsageError) else 2
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is not None and not as_json:
+        click.echo(f"{context.get_usage()}\n", err=True)
+    body = ErrorBody("invalid", error.format_message())
+    report_error(body, as_json=as_json, hint=hint_for_usage(context.command_path if context else "raftos"))
+    return InvalidInput.exit_code
 
 
 def _reader_left() -> int:

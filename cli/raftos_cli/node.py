@@ -8,15 +8,16 @@ import click
 
 from raftos.errors import NotFound
 from raftos_cli.base import Group, Invocation, Text, pass_invocation
+from raftos_cli.names import nodes
 from raftos_cli.output import Column, cell, print_table
 from raftos_cli.status import ask_status
 
 COLUMNS = (
-    Column("NODE"),
+    Column("NODE", wraps=True),
     Column("ID"),
     Column("ROLE"),
     Column("STATE"),
-    Column("ENDPOINT"),
+    Column("ENDPOINT", wraps=True),
     Column("VERSION"),
 )
 
@@ -58,7 +59,7 @@ def ls(run: Invocation) -> None:
         raftos node show n1 -o json
     """,
 )
-@click.argument("name", type=Text())
+@click.argument("name", type=Text(), shell_complete=nodes)
 @pass_invocation
 def show(run: Invocation, name: str) -> None:
     """Show all that is known of one member, by its name or id."""

@@ -7,10 +7,11 @@ never cut when it goes to a pipe; colour appears only on a terminal and where NO
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import click
 import msgspec
@@ -27,6 +28,7 @@ STYLES = {
     "down": "red",
     "dead": "red",
 }
+GAP = 2
 PIPE_COLUMNS = 10_000
 """Wide enough that nothing is cut or wrapped where another program reads."""
 
@@ -93,34 +95,72 @@ def check_reader() -> None:
         raise BrokenPipeError
 
 
-def report_error(body: msgspec.Struct, *, as_json: bool) -> None:
+def coloured(stream: TextIO) -> bool:
+    """Whether what is written there may have colour: a terminal's reader may, unless NO_COLOR says no."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def report_error(body: msgspec.Struct, *, as_json: bool, hint: str | None = None) -> None:
+    """The error on stderr; under it, for people, what to do next."""
     if as_json:
         click.echo(msgspec.json.encode({"error": body}), err=True)
-    else:
-        click.echo(f"Error: {msgspec.structs.asdict(body)['message']}", err=True)
+        return
+    label = _styled("Error:", fg="red", bold=True)
+    click.echo(f"{label} {msgspec.structs.asdict(body)['message']}", err=True)
+    if hint is not None:
+        click.echo(_styled(f"Hint: {hint}", dim=True), err=True)
+
+
+def _styled(text: str, **style: Any) -> str:
+    return click.style(text, **style) if coloured(sys.stderr) else text
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> None:
     """A table on stdout: titles, then one line a row; nothing but the titles when there is no row."""
+    for line in table_lines(columns, rows):
+        click.echo(line, color=True)  # What is in the line was decided for this very stdout.
+
+
+def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """The lines of a table as they fit stdout."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in columns:
+    console = Console(
+        highlight=False,
+        width=None if sys.stdout.isatty() else PIPE_COLUMNS,
+        color_system="auto" if coloured(sys.stdout) else None,
+    )
+    texts = [[one_line(cell(value)) for value in row] for row in rows]
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim")
+    for column, width in zip(columns, _widths(columns, texts, console.width), strict=True):
         table.add_column(
             column.title,
+            width=width,
             justify="right" if column.number else "left",
             overflow="fold" if column.wraps else "ellipsis",
             no_wrap=not column.wraps,
         )
-    for row in rows:
-        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in map(cell, row)))
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+    for row in texts:
+        table.add_row(*(Text(text, style=STYLES.get(text, "")) for text in row))
     with console.capture() as captured:
         console.print(table, crop=False)
-    for line in captured.get().splitlines():
-        click.echo(line.rstrip(), color=True)  # rich has decided about colour already.
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], room: int) -> list[int]:
+    """How wide each column gets: what is missing is taken from the widest texts, never from numbers."""
+    from rich.cells import cell_len
+
+    cells = [[column.title, *(row[index] for row in rows)] for index, column in enumerate(columns)]
+    widths = [max(map(cell_len, column)) for column in cells]
+    texts = [index for index, column in enumerate(columns) if not column.number]
+    missing = sum(widths) + GAP * (len(columns) - 1) - room
+    for _ in range(missing):
+        widest = max(texts, key=lambda index: widths[index])
+        widths[widest] = max(widths[widest] - 1, 1)
+    return widths
 
 
 def cell(value: Any) -> str:

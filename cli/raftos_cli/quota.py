@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from raftos_cli.base import Group, Invocation, Text, pass_invocation
+from raftos_cli.names import quotas
 from raftos_cli.output import Column, print_table
 
 UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -87,7 +88,7 @@ def amount_text(name: str, amount: int) -> str:
         raftos quota set kv.keys 1000000
     """,
 )
-@click.argument("name", type=Text())
+@click.argument("name", type=Text(), shell_complete=quotas)
 @click.argument("amount", metavar="AMOUNT", type=Amount())
 @pass_invocation
 def set_quota(run: Invocation, name: str, amount: int) -> None:

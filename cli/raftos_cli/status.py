@@ -7,21 +7,24 @@ of the JSON always finds the same shape, and the exit code is 5.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from raftos.errors import RaftosError, Unavailable
-from raftos_cli.base import Command, Invocation, pass_invocation
-from raftos_cli.output import Column, print_table
+from raftos_cli.base import Command, Invocation, Seconds, pass_invocation
+from raftos_cli.output import Column, table_lines
+
+if TYPE_CHECKING:
+    from raftos.client import Client
 
 STATUS_TIMEOUT_S = 3.0
 """Whoever asks how the cluster does wants to know soon, above all when it does badly."""
 COLUMNS = (
-    Column("NODE"),
+    Column("NODE", wraps=True),
     Column("ROLE"),
     Column("STATE"),
-    Column("ENDPOINT"),
+    Column("ENDPOINT", wraps=True),
     Column("APPLIED", number=True),
     Column("TASKS", number=True),
     Column("CPU", number=True),
@@ -34,33 +37,55 @@ COLUMNS = (
     cls=Command,
     examples="""
         raftos status
+        raftos status --watch
         raftos status -o json | jq -r .leader
         raftos status --endpoint http://127.0.0.1:4001
     """,
 )
+@click.option(
+    "--watch",
+    "interval_s",
+    type=Seconds(),
+    is_flag=False,
+    flag_value=1.0,
+    metavar="[SECONDS]",
+    help="Show it anew every 1 or so many seconds, until Ctrl-C.",
+)
 @pass_invocation
-def status(run: Invocation) -> None:
-    """Show the leader, and every member's role, state and load."""
+def status(run: Invocation, interval_s: float | None) -> None:
+    """Show the leader, and every member's role, state and load.
+
+    Watching goes on when members die, also when all do, until it is interrupted, with code 130: in
+    place on a terminal, else one status after the other, in JSON one object a line.
+    """
+    if interval_s is not None:
+        from raftos_cli.statuswatch import watch
+
+        return watch(run, interval_s)
     value, error = ask_status(run)
-    run.output.data(value, lambda: _table(value))
+    run.output.data(value, lambda: "\n".join(status_lines(value)))
     if error is not None:
         raise error
-    for node in value["nodes"]:
-        if node.get("trouble"):
-            run.output.say(f"{node['name']}: {node['trouble']}")
-    for alarm in value["alarms"]:
-        run.output.say(f"{alarm['alarm']}: {alarm['message']} (`raftos quota ls`)")
-    if value["leader"] is None:
-        run.output.say("Nobody leads: a majority of the members has to run and see each other.")
+    for sentence in remarks(value):
+        run.output.say(sentence)
+    return None
 
 
 def ask_status(run: Invocation) -> tuple[dict[str, Any], RaftosError | None]:
     """The cluster's status; when nobody answers, what is known without an answer, and the error."""
+    try:
+        with run.client(timeout_s=run.chosen_timeout_s or STATUS_TIMEOUT_S) as client:
+            return status_of(client, run)
+    except Unavailable as error:
+        return _unreachable(run), error
+
+
+def status_of(client: Client, run: Invocation) -> tuple[dict[str, Any], RaftosError | None]:
+    """The same from a client that is there already."""
     import msgspec
 
     try:
-        with run.client(timeout_s=run.chosen_timeout_s or STATUS_TIMEOUT_S) as client:
-            value: dict[str, Any] = msgspec.to_builtins(client.status())
+        value: dict[str, Any] = msgspec.to_builtins(client.status())
     except Unavailable as error:
         return _unreachable(run), error
     return value, None
@@ -84,13 +109,26 @@ def _unreachable(run: Invocation) -> dict[str, Any]:
     }
 
 
-def _table(value: dict[str, Any]) -> None:
-    if value["term"] is not None:
-        click.echo(
-            f"cluster {value['cluster']}, leader {value['leader'] or '-'}, "
-            f"term {value['term']}, commit index {value['commit_index']}\n"
-        )
-    print_table(COLUMNS, [_row(node) for node in value["nodes"]])
+def status_lines(value: dict[str, Any]) -> list[str]:
+    """The status for people, as wide as stdout."""
+    title = (
+        f"cluster {value['cluster']}, leader {value['leader'] or '-'}, "
+        f"term {value['term']}, commit index {value['commit_index']}"
+    )
+    above = [] if value["term"] is None else [title, ""]
+    return [*above, *table_lines(COLUMNS, [_row(node) for node in value["nodes"]])]
+
+
+def remarks(value: dict[str, Any]) -> list[str]:
+    """What needs attention, each in a sentence; nothing of a cluster that nobody answers for."""
+    if value["term"] is None:
+        return []
+    troubled = [node for node in value["nodes"] if node.get("trouble")]
+    said = [f"{node['name']}: {node['trouble']}" for node in troubled]
+    said += [f"{alarm['alarm']}: {alarm['message']} (`raftos quota ls`)" for alarm in value["alarms"]]
+    if value["leader"] is None:
+        said.append("Nobody leads: a majority of the members has to run and see each other.")
+    return said
 
 
 def _row(node: dict[str, Any]) -> list[Any]:

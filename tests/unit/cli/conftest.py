@@ -10,6 +10,8 @@ from click.testing import CliRunner, Result
 
 from raftos.client import contexts
 from raftos_cli.main import root
+from tests.unit.client.conftest import agreement as agreement  # noqa: PLC0414 - fixtures are found by name
+from tests.unit.client.conftest import cluster as cluster  # noqa: PLC0414
 
 Raftos = Callable[..., Result]
 
