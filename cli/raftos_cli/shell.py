@@ -45,7 +45,7 @@ def shell(run: Invocation) -> int:
 
     The common options given here hold for each command. At a prompt, errors and Ctrl-C only end the
     command at hand; `exit`, `quit` or Ctrl-D leave, with code 0. As a script it exits with the last
-    code that was not 0; a line that begins with # is a comment.
+    code that was not 0, and Ctrl-C ends it; a line that begins with # is a comment.
     """
     if run.shell is not None:
         raise click.UsageError("This is a shell already; `exit` leaves it.")

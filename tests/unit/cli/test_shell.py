@@ -236,6 +236,18 @@ def test_a_prompt_needs_both_ends_of_a_terminal(environment: dict[str, str]) -> 
         assert not re.search(rb"\x1b|>", terminal.raw)
 
 
+def test_ctrl_c_ends_a_script(environment: dict[str, str], tmp_path: Path) -> None:
+    """Whoever interrupts one does not mean only the command that runs."""
+    (tmp_path / "script").write_text("kv watch a\nversion\n")
+    words = " ".join(f"'{word}'" for word in RAFTOS)
+    with Terminal(["sh", "-c", f"exec {words} shell < script"], environment, tmp_path) as terminal:
+        with Client() as client:
+            terminal.wait_until(lambda seen: bool(client.kv.put("a", "1")) and "PUT a" in seen)
+        terminal.type(CTRL_C)
+        assert terminal.end() == 130
+        assert "raftos 0." not in terminal.seen
+
+
 # --- a line ----------------------------------------------------------------------------------
 
 
