@@ -197,3 +197,67 @@ def test_of_the_acknowledgements_that_wait_for_the_leaders_disk_the_furthest_cou
     wire.deliver()
     wire.repair_disk("a")
     assert write in wire.ended
+
+
+def test_a_full_window_does_not_outlive_its_link() -> None:
+    """The answers it waits for are lost with the link: waiting on, the follower would never be sent more."""
+    wire = far_behind()
+    wire.unlink("a", "b")
+    wire.heal()
+    wire.link("a", "b")
+    wire.pass_time(0.2)
+    assert wire["a"].replication.matched("b") == wire["a"].core.journal.last_index
+
+
+def test_a_follower_that_had_no_room_for_the_news_hears_it_as_soon_as_it_answers() -> None:
+    wire = Wire(timings=Timings(append_bytes=1_000))
+    wire.elect("a")
+    wire.cut.add(("b", "a"))
+    write = wire.propose("a", "x" * 3_000)
+    wire.deliver()
+    assert write in wire.ended
+    wire.now += 2 * NOTICE_S
+    wire.step("a")
+    assert appends_to(wire, "b") == []
+    wire.heal()
+    wire.deliver()
+    assert knows(wire, "b")
+
+
+def test_an_answer_that_makes_room_for_more_asks_for_a_step() -> None:
+    """Nothing else would: the next look may be half a heartbeat away."""
+    wire = far_behind()
+    answer = next(frame for frame in wire.waiting(Acknowledged) if frame.sender == "b")
+    assert wire["a"].received(wire.now, "b", answer.generation, answer.message)
+
+
+def sync(wire: Wire, name: str) -> bool:
+    """End a write of a stuck disk; whether that asks for a step."""
+    member = wire.members[name]
+    write = member.begin_write()
+    member.journal.writer.write(write)
+    member.journal.finish(write)
+    return member.replica.synced(wire.now)
+
+
+def test_a_sync_asks_for_a_step_where_answers_waited_for_it() -> None:
+    wire = elected()
+    wire.members["a"].disk_stuck = True
+    wire.propose("a", "x")
+    wire.deliver()
+    assert sync(wire, "a")
+
+
+def test_a_sync_asks_for_a_step_where_a_committed_entry_waited_for_it_and_nowhere_else() -> None:
+    wire = elected()
+    wire.members["b"].disk_stuck = True
+    wire.propose("a", "x")
+    wire.deliver(lambda frame: isinstance(frame.message, Append))
+    assert not sync(wire, "b")
+    wire.deliver()
+    wire.propose("a", "y")
+    wire.deliver()
+    wire.now += 2 * NOTICE_S
+    wire.step("a")
+    wire.deliver()
+    assert sync(wire, "b")
