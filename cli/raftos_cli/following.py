@@ -7,9 +7,9 @@ told so; the lines on stdout show no trace of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
@@ -17,10 +17,15 @@ from raftos_cli.base import Invocation
 from raftos_cli.output import check_reader
 
 if TYPE_CHECKING:
-    from raftos.client.events import Bookmark, Revised
-    from raftos.client.sync import Events
+    from raftos.client.events import Bookmark, Interruption
 
-    Value = TypeVar("Value", bound=Revised)
+Value_co = TypeVar("Value_co", covariant=True)
+
+
+class Follower(Protocol[Value_co]):
+    """Somebody who has something to tell, and waits until there is."""
+
+    def news(self) -> Sequence[Value_co | Bookmark | Interruption]: ...
 
 
 class Revision(click.ParamType[int]):
@@ -38,7 +43,7 @@ class Revision(click.ParamType[int]):
         return int(text)
 
 
-def told(run: Invocation, events: Events[Value]) -> Iterator[list[Value | Bookmark]]:
+def told(run: Invocation, events: Follower[Value_co]) -> Iterator[list[Value_co | Bookmark]]:
     """What a follower has to tell, as it comes, without its interruptions: those are remarked on."""
     from raftos.client.events import Bookmark, Interruption
 

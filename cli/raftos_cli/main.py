@@ -36,6 +36,7 @@ FILES = {
     "leader": "raftos_cli.leader",
     "kv": "raftos_cli.kv",
     "lock": "raftos_cli.lock",
+    "chat": "raftos_cli.chat",
     "events": "raftos_cli.events",
     "quota": "raftos_cli.quota",
     "context": "raftos_cli.context",
