@@ -19,7 +19,7 @@ import pyte
 
 RAFTOS = (sys.executable, "-c", "from raftos_cli.main import main; main()")
 PATIENCE_S = 15.0
-CTRL_C, CTRL_D, TAB = "\x03", "\x04", "\t"
+CTRL_C, CTRL_D, CTRL_U, TAB = "\x03", "\x04", "\x15", "\t"
 COLUMNS, LINES = 80, 24
 
 
@@ -83,6 +83,10 @@ class Terminal:
     def wait_for(self, text: str, count: int = 1) -> str:
         """The screen, once `text` is to be seen `count` times. Raises AssertionError."""
         return self.wait_until(lambda seen: seen.count(text) >= count, f"{count} times {text!r}")
+
+    def wait_for_end(self, text: str) -> str:
+        """The screen, once `text` is the last that is to be seen. Raises AssertionError."""
+        return self.wait_until(lambda seen: seen.endswith(text), f"{text!r} at the end")
 
     def wait_until(self, holds: Callable[[str], bool], what: str = "it") -> str:
         """The screen, once it `holds`. Raises AssertionError."""

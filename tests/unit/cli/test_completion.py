@@ -17,7 +17,7 @@ from raftos.client import Client, contexts
 from raftos_cli.completing import SHELLS
 from raftos_cli.devcluster import DevCluster
 from tests.unit.cli.conftest import Raftos
-from tests.unit.cli.terminal import RAFTOS, TAB, Terminal
+from tests.unit.cli.terminal import CTRL_U, RAFTOS, TAB, Terminal
 
 START = {
     "bash": ["bash", "--norc", "--noprofile", "-i"],
@@ -77,28 +77,30 @@ def completing(shell: str, environment: dict[str, str], directory: Path) -> Iter
         yield terminal
 
 
+TYPED = {
+    "raftos stat": "raftos status",
+    "raftos kv ge": "raftos kv get",
+    "raftos kv put --expect-v": "raftos kv put --expect-version",
+    "raftos kv get user": "raftos kv get user:1:name",
+    "raftos kv get user:1": "raftos kv get user:1:name",
+    "raftos kv get it": "raftos kv get it\\ is",
+    "raftos kv get --context oth": "raftos kv get --context other",
+    "raftos kv put --file photo": "raftos kv put --file photograph.jpg",
+}
+
+
 @shells
-@pytest.mark.parametrize(
-    ("typed", "completed"),
-    [
-        ("raftos stat", "raftos status"),
-        ("raftos kv ge", "raftos kv get"),
-        ("raftos kv put --expect-v", "raftos kv put --expect-version"),
-        ("raftos kv get user", "raftos kv get user:1:name"),
-        ("raftos kv get user:1", "raftos kv get user:1:name"),
-        ("raftos kv get it", "raftos kv get it\\ is"),
-        ("raftos kv get --context oth", "raftos kv get --context other"),
-        ("raftos kv put --file photo", "raftos kv put --file photograph.jpg"),
-    ],
-)
 def test_a_shell_completes_commands_options_keys_contexts_and_files(
-    names: None, environment: dict[str, str], tmp_path: Path, shell: str, typed: str, completed: str
+    names: None, environment: dict[str, str], tmp_path: Path, shell: str
 ) -> None:
     """As a person sees it: Tab finishes the word, with its colons, and with its spaces quoted."""
     (tmp_path / "photograph.jpg").touch()
     with completing(shell, environment, tmp_path) as terminal:
-        terminal.type(typed + TAB)
-        terminal.wait_until(lambda seen: seen.splitlines()[-1].endswith(completed), completed)
+        for typed, completed in TYPED.items():
+            terminal.type(typed + TAB)
+            terminal.wait_for_end(completed)
+            terminal.type(CTRL_U)
+            terminal.wait_until(lambda seen: "raftos" not in seen, "empty line")
 
 
 @pytest.mark.parametrize(
