@@ -832,11 +832,6 @@ def check(db: sqlite3.Connection) -> Iterator[str]:
     yield from FULL_TEXT.check(db)
 
 
-_EVENTS = (
-    *(RoomCreated, RoomArchived, RoomTrimmed),
-    *(MessagePosted, MessageEdited, MessageRedacted, MarkerMoved),
-)
-
 DOMAIN = Domain(
     name="chat",
     schema=SCHEMA + FULL_TEXT.schema,
@@ -871,7 +866,15 @@ DOMAIN = Domain(
         Mark: _validate_mark,
         Search: _validate_search,
     },
-    events=dict.fromkeys(_EVENTS, "room"),
+    events={
+        RoomCreated: "room",
+        RoomArchived: "room",
+        RoomTrimmed: "room",
+        MessagePosted: "room",
+        MessageEdited: "room",
+        MessageRedacted: "room",
+        MarkerMoved: "room",
+    },
     tallies={ROOMS: MAX_ROOMS, FULL_TEXT.tally: UNLIMITED},
     grows={Create: lambda _: True, Post: lambda _: True},
     due=due,
