@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from raftos.errors import RaftosError
 
-# Error code -> `raftos`, or a group of its commands -> hint. {command} is the whole command.
+# Error code -> a command, a group, or `raftos` for all -> hint. {command} is the whole command.
 HINTS: dict[str, dict[str, str]] = {
     "not_found": {
         "raftos kv": "`raftos kv ls` lists the keys there are",
@@ -60,9 +60,10 @@ def hint_for(error: RaftosError, command: str) -> str | None:
     """The hint for an error that `command` ("raftos kv get") met; None where there is nothing to add."""
     if "`raftos " in error.message:
         return None
-    group = " ".join(command.split()[:2])
+    words = command.split()
+    places = [" ".join(words[:length]) for length in range(len(words), 0, -1)]
     kinds = [kind for kind in type(error).__mro__ if issubclass(kind, RaftosError)]
-    found = (HINTS.get(kind.code, {}).get(place) for kind in kinds for place in (group, "raftos"))
+    found = (HINTS.get(kind.code, {}).get(place) for kind in kinds for place in places)
     hints = [hint for hint in found if hint is not None]
     return hints[0].format(command=command) if hints else None
 

@@ -52,12 +52,15 @@ def test_a_hint_belongs_to_a_command_that_exists(command: str) -> None:
 
 
 def test_the_most_particular_hint_wins() -> None:
-    """What is known for a group comes before what holds for all, and other groups do not matter."""
+    """Of one command, then of its group, then of all; other groups do not matter."""
     failed = error_for("outcome_unknown", "nobody answered")
     everywhere = HINTS["outcome_unknown"]["raftos"]
     assert hint_for(failed, "raftos kv put") == HINTS["outcome_unknown"]["raftos kv"]
     assert hint_for(failed, "raftos quota set") == everywhere
     assert hint_for(failed, "raftos kvx") == everywhere
+    reached = error_for("limit_reached", "there are enough")
+    assert hint_for(reached, "raftos chat create") == HINTS["limit_reached"]["raftos chat create"]
+    assert hint_for(reached, "raftos chat send") is None
 
 
 def test_a_hint_speaks_of_the_command_at_hand() -> None:
