@@ -37,7 +37,9 @@ chat = Group(
         raftos chat send general "hello, all"
         raftos chat history general --last 20
         raftos chat follow general
+        raftos chat tui
     """,
+    files={"tui": "raftos_cli.chattui"},
 )
 
 
