@@ -127,6 +127,15 @@ def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
     assert not broken
 
 
+@pytest.mark.parametrize("picture", sorted((DOCS / "images").iterdir()), ids=lambda picture: picture.name)
+def test_pictures_are_small_and_load_nothing(picture: Path) -> None:
+    """A page shows them at once, and without a network."""
+    assert picture.stat().st_size <= 200_000
+    if picture.suffix == ".svg":
+        drawing = picture.read_text(encoding="utf-8")
+        assert not re.search(r"url\(['\"]?http|href=|@import", drawing)
+
+
 def test_every_decision_is_listed() -> None:
     """docs/decisions/README.md is the index of the folder."""
     index = (DOCS / "decisions" / "README.md").read_text(encoding="utf-8")

@@ -195,10 +195,13 @@ class Chat(App[Exception]):
             return Text(f"answering {answered}", looks.ACCENT)
         if self._notice:
             return self._notice
-        if self.model.room is not None and self.model.room.archived:
+        room = self.model.room
+        if room is not None and room.archived:
             return Text("archived: it can be read, but nothing be posted", style=looks.WARNING)
         if self.model.window is not None and not self.model.window.follows:
-            return Text("older messages; End leads to the newest", style=looks.WARNING)
+            return Text("older messages; Up, End leads to the newest", style=looks.WARNING)
+        if room is not None and room.unread and not self.model.at_bottom:
+            return Text(f"{room.unread} new below; Up, End leads there", style=looks.ACCENT)
         return _typing(self.model.typing())
 
     def _footer(self) -> Text:

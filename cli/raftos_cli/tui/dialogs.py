@@ -17,6 +17,7 @@ from raftos.client import AsyncClient
 from raftos.errors import RaftosError
 from raftos.state.domains.chat import Found
 from raftos_cli.tui import text as looks
+from raftos_cli.tui.widgets import Field
 
 KEYS = (
     ("Enter", "send"),
@@ -102,7 +103,7 @@ class NewRoom(Dialog[str | None]):
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "New room"
             dialog.border_subtitle = "Enter creates, Escape closes"
-            yield Input(self._proposed, placeholder="its name", compact=True)
+            yield Field(self._proposed, placeholder="its name", compact=True)
             yield Static(Text(self._remark, style=looks.DIM), id="remark")
 
     @on(Input.Submitted)
@@ -138,7 +139,7 @@ class Search(Dialog[Found | None]):
         with Vertical(classes="dialog wide") as dialog:
             dialog.border_title = "Search all rooms"
             dialog.border_subtitle = "Enter searches, Escape closes"
-            yield Input(placeholder=self.HELP, compact=True)
+            yield Field(placeholder=self.HELP, compact=True)
             yield Static(Text(), id="remark")
             yield OptionList(id="found", compact=True)
 

@@ -139,16 +139,20 @@ class Model:
         if known is not None:
             known.read = sequence
 
+    def listed(self) -> list[Room]:
+        """The rooms in the order in which they are shown: by name, archived ones last."""
+        return sorted(self.rooms.values(), key=lambda room: (room.archived, room.name))
+
     def neighbour(self, step: int) -> str | None:
         """The room so many places below the open one in the list, around its end."""
-        names = sorted(self.rooms)
-        if not names or self.window is None or self.window.room not in self.rooms:
-            return names[0] if names else None
-        return names[(names.index(self.window.room) + step) % len(names)]
+        rooms = self.listed()
+        if self.room not in rooms:
+            return rooms[0].name if rooms else None
+        return rooms[(rooms.index(self.room) + step) % len(rooms)].name
 
     def first_choice(self) -> str | None:
-        """The room to begin with: one with something new, else an open one, else any."""
-        ranked = sorted(self.rooms.values(), key=lambda each: (each.archived, not each.unread, each.name))
+        """The room to begin with: one with something new, else the first in the list."""
+        ranked = sorted(self.listed(), key=lambda room: (room.archived, not room.unread))
         return ranked[0].name if ranked else None
 
     # What happens.

@@ -23,7 +23,7 @@ RAISED = "#232b38"
 LINE = "#2b3442"
 PLAIN = "#d5dbe5"
 DIM = "#8a95a6"
-FAINT = "#566173"
+FAINT = "#616d80"
 ACCENT = "#67c8b7"
 WARNING = "#e5b567"
 DANGER = "#ef7b85"
@@ -79,6 +79,7 @@ def sender_text(name: str) -> Text:
     return Text(one_line(name), style=f"bold {sender_colour(name)}")
 
 
+@lru_cache(maxsize=8192)
 def local(sent_at: str) -> datetime:
     """An RFC 3339 time of a message as the time of this machine's zone."""
     return datetime.fromisoformat(sent_at).astimezone()

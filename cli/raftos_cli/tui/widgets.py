@@ -19,7 +19,7 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
-from textual.widgets import OptionList, TextArea
+from textual.widgets import Input, OptionList, TextArea
 from textual.widgets.option_list import Option
 
 from raftos_cli.tui import text as looks
@@ -126,8 +126,11 @@ class Messages(ScrollView, can_focus=True):
         text = block.lines[line - self._tops[number]]
         if chosen := chosen and bool(text):
             base += _RAISED
+        style = base + self.app.console.get_style(
+            text.style
+        )  # Which rich leaves out where it is all there is.
         segments = [_GUTTERS[chosen], *text.render(self.app.console)]
-        strip = Strip(Segment.apply_style(segments, base), GUTTER + text.cell_len)
+        strip = Strip(Segment.apply_style(segments, style), GUTTER + text.cell_len)
         return strip.adjust_cell_length(width, base)
 
     # Where one is.
@@ -227,15 +230,22 @@ class Rooms(OptionList):
 
     def update(self) -> None:
         opened = self._model.window.room if self._model.window else None
-        rooms = sorted(self._model.rooms.values(), key=lambda room: (room.archived, room.name))
+        rooms = self._model.listed()
         shown = [(room.name, room.archived, room.unread, room.name == opened) for room in rooms]
-        if shown == self._shown:
-            return
+        if [name for name, *_ in shown] == [name for name, *_ in self._shown]:
+            for at, room in enumerate(rooms):
+                if shown[at] != self._shown[at]:
+                    self.replace_option_prompt_at_index(at, self._prompt(room, opened))
+        else:
+            self._replace_all(rooms, opened)
+        if shown != self._shown and not self.has_focus:
+            self.highlighted = next((at for at, room in enumerate(rooms) if room.name == opened), None)
         self._shown = shown
+
+    def _replace_all(self, rooms: Sequence[Room], opened: str | None) -> None:
         pointed = self.highlighted_option.id if self.highlighted_option else None
         self.set_options([Option(self._prompt(room, opened), id=room.name) for room in rooms])
-        wanted = pointed if self.has_focus and pointed in self._model.rooms else opened
-        self.highlighted = next((at for at, room in enumerate(rooms) if room.name == wanted), None)
+        self.highlighted = next((at for at, room in enumerate(rooms) if room.name == pointed), None)
 
     def on_blur(self) -> None:
         opened = self._model.window.room if self._model.window else None
@@ -325,6 +335,12 @@ class Composer(TextArea):
         event.stop()
         event.prevent_default()
 
+    async def _on_paste(self, event: events.Paste) -> None:
+        event.prevent_default()
+        event.stop()
+        if not self.read_only:
+            self.replace(looks.sendable(event.text), *self.selection)
+
     def _send(self) -> None:
         text = looks.sendable(self.text)
         if text and not self.read_only:
@@ -345,6 +361,15 @@ class Composer(TextArea):
 
     def action_cancel(self) -> None:
         self.post_message(self.Cancelled())
+
+
+class Field(Input):
+    """One line of input, which is only text, wherever it was copied from."""
+
+    def _on_paste(self, event: events.Paste) -> None:
+        event.prevent_default()
+        event.stop()
+        self.insert_text_at_cursor(looks.one_line(event.text))
 
 
 class Line(Widget):

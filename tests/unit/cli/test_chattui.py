@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 from functools import reduce
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from raftos.client import AsyncClient
 from raftos.client.chat import AsyncChat
@@ -204,7 +206,7 @@ def test_scrolling_back_leads_to_the_first_message() -> None:
             await screen.pilot.pause(0.01)
         before = await screen.shows("this is where general begins", "hello, all")
         await screen.chat.send("general", "news", sender="bob")
-        after = await screen.shows("351 messages")
+        after = await screen.shows("351 messages", "1 new below")
         assert after.replace("351", "350").splitlines()[:20] == before.splitlines()[:20]
         await screen.press("up", "end")
         await screen.shows("news")
@@ -232,7 +234,7 @@ def test_a_search_leads_to_the_message() -> None:
         await screen.press("enter")
         await screen.shows("1 found", "archive 41")
         await screen.press("enter")
-        await screen.shows("straw 38", "the needle", "older messages; End leads to the newest")
+        await screen.shows("straw 38", "the needle", "older messages; Up, End leads to the newest")
         await screen.press("end")
         await screen.shows("straw 299")
         await screen.press("ctrl+f", "escape")
@@ -355,6 +357,23 @@ def test_nothing_in_a_text_is_more_than_text() -> None:
         await screen.press("alt+down")
         shown = await screen.shows(f"{markup} evil", f"{markup} is typing ...", f"say something in {markup}")
         assert "\u202e" not in shown
+
+    chatting(scenario)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_nothing_that_is_pasted_is_more_than_text() -> None:
+    """Neither in a message nor in a dialog, wherever it was copied from."""
+
+    async def scenario(screen: Screen) -> None:
+        await screen.shows("hello, all")
+        screen.app.composer.post_message(events.Paste("a\x1b]0;evil\x07\r\nb"))
+        await screen.shows("a]0;evil", "b")
+        assert screen.app.composer.text == "a]0;evil\nb"
+        await screen.press("ctrl+n")
+        await screen.shows("New room")
+        screen.app.screen.query_one(Input).post_message(events.Paste("c\x1b[31m\nd"))
+        await screen.shows("c\ufffd[31m d")
 
     chatting(scenario)
 
