@@ -51,6 +51,8 @@ class Screen:
             assert asyncio.get_running_loop().time() < deadline, f"no {what} in:\n{self.text}"
             assert self.app.is_running, self.app.return_value
             await self.pilot.pause(0.02)
+        # What is drawn may not have the focus yet.
+        await self.pilot.pause()
         return self.text
 
     async def shows(self, *words: str) -> str:
