@@ -83,7 +83,9 @@ class Offers(Completer):
             del typed.words[0]
         for item in offers(root, Invocation(self._run), typed):
             if item.type == "plain":
-                yield Completion(shlex.quote(str(item.value)), start, item.value, display_meta=item.help)
+                # The space ends the word, so that the next one can be typed at once, as in bash.
+                word = f"{shlex.quote(str(item.value))} "
+                yield Completion(word, start, item.value, display_meta=item.help)
             else:
                 yield from _paths(typed.word, complete_event, only_directories=item.type == "dir")
         yield from (Completion(word, start) for word in own)

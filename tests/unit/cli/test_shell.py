@@ -172,6 +172,19 @@ def test_tab_completes_what_the_cluster_and_the_commands_know(
         prompt.wait_until(lambda seen: f"test> {completed}" in seen.splitlines(), completed)
 
 
+def test_a_completed_word_is_followed_by_the_next(environment: dict[str, str], cluster: list[str]) -> None:
+    """As in bash: two words and two Tabs, and no space typed in between."""
+    contexts.put("test", contexts.load().contexts["test"])
+    with Client() as client:
+        client.kv.put("lonely", "1")
+    with Terminal([*RAFTOS, "shell"], environment) as prompt:
+        prompt.wait_for("test>")
+        prompt.type("kv ge" + TAB)
+        prompt.wait_for("kv get")
+        prompt.type("lon" + TAB)
+        prompt.wait_for("kv get lonely")
+
+
 def test_completion_stays_silent_where_nothing_is_known(home: Path) -> None:
     """No cluster, no contexts, a damaged file of contexts: Tab offers nothing, and typing goes on."""
     home.mkdir(parents=True)
