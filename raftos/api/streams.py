@@ -312,7 +312,7 @@ def read_wish(request: Request) -> Wish:
     prefix, subject = fields.pop("prefix", ""), fields.pop("subject", None)
     if fields:
         raise InvalidInput(
-            f"unknown parameter {next(iter(fields))!r}; there are since, topic, prefix, subject"
+            f"unknown parameter {next(iter(fields))!r}; there are since, topic, prefix, subject, consistency"
         )
     return Wish(
         sse.Filter(None if topics is None else sse.topics_of(topics), prefix, subject),

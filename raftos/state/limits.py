@@ -23,7 +23,7 @@ def check_name(what: str, text: str, most_bytes: int) -> None:
     if text.isascii() and text.isprintable() and 0 < len(text) <= most_bytes:
         return
     if not text:
-        raise InvalidInput(f"the {what} is empty; a {what} has at least one character")
+        raise InvalidInput(f"the {what} is empty; give it at least one character")
     check_text(what, text, most_bytes)
 
 

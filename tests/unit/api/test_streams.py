@@ -116,7 +116,7 @@ def test_watchers_with_other_wishes_hear_other_things(tmp_path: Path) -> None:
         ("since=1e3", "not a revision"),
         ("since=" + "9" * 30, "not a revision"),
         ("topic=zz", "there are no events"),
-        ("topics=kv", "unknown parameter"),
+        ("topics=kv", "there are since, topic, prefix, subject, consistency"),
         ("consistency=often", "linearizable"),
         ("since=0&since=1", "twice"),
     ],
