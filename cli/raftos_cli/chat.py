@@ -343,7 +343,8 @@ def read(run: Invocation, room: str, up_to: int | None, name: str | None) -> Non
     with run.client() as client:
         newest = client.chat.page(room, last=1).last if up_to is None else up_to
         marked = client.chat.mark_read(room, newest, reader=name)
-    run.output.data(marked, lambda: f"{room}: {one_line(marked.reader)} has read up to #{marked.sequence}")
+    noted = f"has read up to #{marked.sequence}" if marked.sequence else "is off the list of readers"
+    run.output.data(marked, lambda: f"{room}: {one_line(marked.reader)} {noted}")
 
 
 @chat.command(

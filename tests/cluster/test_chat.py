@@ -176,6 +176,9 @@ def test_the_command_line_speaks_and_reads(shared: Cluster) -> None:
     assert (refused.exit_code, "quotation mark" in refused.stderr) == (2, True)
 
     assert cli("chat", "read", "shapes", "--as", "ann").stdout == "shapes: ann has read up to #2\n"
+    assert cli("chat", "read", "shapes", "--as", "eve", "--up-to", "0").stdout.endswith(
+        "eve is off the list of readers\n"
+    )
     cli("chat", "read", "shapes", "--as", "bob", "--up-to", "1")
     readers = json.loads(cli("chat", "readers", "shapes", "-o", "json").stdout)["items"]
     assert readers == [
