@@ -98,9 +98,10 @@ class AsyncClient:
         return AsyncEvents(self._core, wanted, _as_it_is)
 
     async def batch(self, requests: Sequence[Command | Query], *, stale: bool = False) -> list[Any]:
-        """Send many commands and queries at once: independent, in order, not atomic.
+        """Send many commands and queries at once: independent, not atomic, in whatever order they arrive.
 
-        Returns one outcome for each: the domain's answer to it, or the RaftosError it met.
+        Returns one outcome for each, in their order: the domain's answer to it, or the RaftosError it met.
+        Where one has to come after another, wait for the first.
         """
         outcomes = await asyncio.gather(
             *(self._send(request, stale=stale) for request in requests), return_exceptions=True

@@ -498,9 +498,10 @@ class Client:
         return Events(self, self._background, events)
 
     def batch(self, requests: Sequence[Command | Query], *, stale: bool = False) -> list[Any]:
-        """Send many commands and queries at once: independent, in order, not atomic.
+        """Send many commands and queries at once: independent, not atomic, in whatever order they arrive.
 
-        Returns one outcome for each: the domain's answer to it, or the RaftosError it met.
+        Returns one outcome for each, in their order: the domain's answer to it, or the RaftosError it met.
+        Where one has to come after another, wait for the first.
         """
         return self._background.run(self._client.batch(requests, stale=stale))
 

@@ -39,6 +39,13 @@ async def client_of_room(**settings: int) -> AsyncIterator[AsyncClient]:
 
 
 async def posted(client: AsyncClient, texts: Iterable[object]) -> None:
+    """Say one after another."""
+    for text in texts:
+        await client.chat.send("r", str(text), sender="ann")
+
+
+async def flooded(client: AsyncClient, texts: Iterable[object]) -> None:
+    """Say all at once, in whatever order it arrives."""
     posts: list[Command] = [Post("r", "ann", str(text)) for text in texts]
     assert all(isinstance(answer, Posted) for answer in await client.batch(posts))
 
@@ -90,18 +97,34 @@ async def test_rooms_are_listed_with_what_they_keep() -> None:
         assert (rooms[0].archived, rooms[0].keep_messages, rooms[0].keep_ms) == (True, 10, 60_000)
 
 
-@pytest.mark.parametrize("keep_s", [0, -1, float("nan"), float("inf")])
+async def test_an_empty_name_is_nobody_rather_than_the_login() -> None:
+    """A script whose variable is unset does not speak, edit or read as somebody else."""
+    async with client_of_room() as client:
+        await client.chat.send("r", "hello")
+        for verb in (
+            client.chat.send("r", "hi", sender=""),
+            client.chat.edit("r", 1, "changed", sender=""),
+            client.chat.redact("r", 1, sender=""),
+            client.chat.mark_read("r", 1, reader=""),
+        ):
+            with pytest.raises(InvalidInput, match="is empty"):
+                await verb
+        [message] = [message async for message in client.chat.history("r")]
+        assert (message.text, message.redacted, message.edited_at) == ("hello", False, None)
+
+
+@pytest.mark.parametrize("keep_s", [0, -1, 1e12, float("nan"), float("inf")])
 async def test_a_time_to_keep_is_a_number_of_seconds(keep_s: float) -> None:
     """Milliseconds in the state, seconds here, as everywhere in the SDK."""
     async with AsyncClient() as client:
-        with pytest.raises(InvalidInput, match="keep_s"):
+        with pytest.raises(InvalidInput, match=r"keep_s is .* below 1e12"):
             await client.chat.create("r", keep_s=keep_s)
 
 
 async def test_history_goes_through_all_pages_and_stops_where_it_should() -> None:
     """By sequence, by limit and from the end, beyond what one page holds."""
     async with client_of_room() as client:
-        await posted(client, range(1, 2_501))
+        await flooded(client, range(1, 2_501))
 
         async def sequences(**conditions: int) -> list[int]:
             return [message.sequence async for message in client.chat.history("r", **conditions)]
@@ -138,9 +161,11 @@ async def test_a_search_and_the_readers_are_answered() -> None:
 async def test_a_follower_hears_what_was_and_what_is_said() -> None:
     """From a sequence on: first the history, page by page, then each message as it is posted."""
     async with client_of_room() as client:
-        await posted(client, range(1, 1_501))
+        await flooded(client, range(1, 1_501))
         async with client.chat.follow("r", since=3) as messages:
-            assert await take(messages, 1_497) == [(number, str(number)) for number in range(4, 1_501)]
+            history = [(said.sequence, said.text) async for said in client.chat.history("r", since=3)]
+            assert [sequence for sequence, _ in history] == list(range(4, 1_501))
+            assert await take(messages, 1_497) == history
             for number in range(1_501, 1_511):
                 await client.chat.send("r", str(number))
                 assert await take(messages, 1) == [(number, str(number))]
