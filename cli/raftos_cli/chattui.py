@@ -51,7 +51,7 @@ async def _chat(run: Invocation, room: str | None, name: str | None) -> int:
     from raftos.state.domains.chat import Mark
     from raftos_cli.tui.app import Chat
 
-    name = user() if name is None else name
+    name = user(name)
     validate(Mark(room or "any", name, 0))
     async with AsyncClient(list(run.endpoints) or None, run.context, timeout_s=run.timeout_s) as client:
         chat = Chat(client, name, room)

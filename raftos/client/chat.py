@@ -113,18 +113,18 @@ class AsyncChat:
         Raises NotFound (no such room, or no such message to answer), Conflict (the room is archived),
         NoSpace.
         """
-        return await self._core.command(Post(room, sender or user(), text, reply_to), _decode_posted)
+        return await self._core.command(Post(room, user(sender), text, reply_to), _decode_posted)
 
     async def edit(self, room: str, sequence: int, text: str, *, sender: str | None = None) -> Posted:
         """Give one's own message a new text.
 
         Raises NotFound, Denied (somebody else sent it), Conflict (redacted, or the room archived), NoSpace.
         """
-        return await self._core.command(Edit(room, sequence, text, sender or user()), _decode_posted)
+        return await self._core.command(Edit(room, sequence, text, user(sender)), _decode_posted)
 
     async def redact(self, room: str, sequence: int, *, sender: str | None = None) -> Posted:
         """Take the text of one's own message away for good. Raises NotFound, Denied."""
-        return await self._core.command(Redact(room, sequence, sender or user()), _decode_posted)
+        return await self._core.command(Redact(room, sequence, user(sender)), _decode_posted)
 
     async def history(
         self,
@@ -202,7 +202,7 @@ class AsyncChat:
 
     async def mark_read(self, room: str, sequence: int, *, reader: str | None = None) -> Marked:
         """Note how far one has read; only forward, 0 forgets the reader. Raises NotFound, LimitReached."""
-        return await self._core.command(Mark(room, reader or user(), sequence), _decode_marked)
+        return await self._core.command(Mark(room, user(reader), sequence), _decode_marked)
 
     async def readers(self, room: str) -> Readers:
         """Who has read how far, and how much each has not. Raises NotFound."""
@@ -395,8 +395,13 @@ class AsyncMessages:
         return [Interruption(self.member, error)]
 
 
-def user() -> str:
-    """Who this is: `RAFTOS_USER`, or else the login name. Raises InvalidInput where there is neither."""
+def user(name: str | None = None) -> str:
+    """Who this is: `name`, or else `RAFTOS_USER`, or the login name. Raises InvalidInput where there is none.
+
+    An empty name is none to fall back from: a script whose variable is unset must not speak as its login.
+    """
+    if name is not None:
+        return name
     try:
         return os.environ.get("RAFTOS_USER") or getpass.getuser()
     except (KeyError, OSError) as error:
@@ -405,5 +410,5 @@ def user() -> str:
 
 def _milliseconds(duration_s: float) -> int:
     if not 0 < duration_s < 1e12:
-        raise InvalidInput("keep_s has to be more than 0 seconds")
+        raise InvalidInput(f"keep_s is {duration_s:g}; it has to be above 0 and below 1e12 seconds")
     return max(1, round(duration_s * 1000))
