@@ -380,9 +380,10 @@ class AsyncEvents(Generic[Value]):
         self._failures += 1
         if self._failures == 1:
             return [interruption]
+        await pool.pause(self._failures, LONGEST_PAUSE_S)
+        # After the pause: an attempt of no length would be the trouble that is told.
         if not search.worth_an_attempt():
             raise search.verdict("in time")
-        await pool.pause(self._failures, LONGEST_PAUSE_S)
         return []
 
     def _may_pass(self, error: RaftosError) -> bool:

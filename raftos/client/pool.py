@@ -114,11 +114,12 @@ class Attempts(msgspec.Struct, eq=False, kw_only=True):
         last = f" (last: {self.last_trouble})" if self.last_trouble else ""
         if self.may_write and (self.maybe_applied or in_flight):
             return OutcomeUnknown(
-                f"no member confirmed the request {when}{last}; it may have been applied, so read before "
-                "writing again"
+                f"no member confirmed the request {when}{last}; an attempt may have been applied, so read "
+                "before writing again"
             )
         if self.reached or in_flight:
-            return NoQuorum(f"the cluster did not serve the request {when}{last}; nothing was changed")
+            kept = "; nothing was changed" if self.may_write else ""
+            return NoQuorum(f"the cluster did not serve the request {when}{last}{kept}")
         return Unreachable(f"no member could be reached {when}{last}; is the cluster running?")
 
 
