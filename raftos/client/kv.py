@@ -17,7 +17,7 @@ from raftos.client.core import Core
 from raftos.client.events import AsyncEvents, Event, Wanted
 from raftos.errors import InvalidInput
 from raftos.state.domain import MAX_ROWS
-from raftos.state.domains import tag_of
+from raftos.state.domains import tag_of, validate
 from raftos.state.domains.kv import (
     Compare,
     Delete,
@@ -133,8 +133,10 @@ class AsyncKv:
     ) -> AsyncEvents[KeyChange]:
         """Follow the changes of one key, or with `prefix` of all that start with `key`.
 
-        The iterator, `since`, `give_up_s` and the errors are those of `client.events`.
+        The iterator, `since`, `give_up_s` and the errors are those of `client.events`. Raises InvalidInput
+        for what can be no key, as nothing would ever come.
         """
+        validate(List(key) if prefix else Get(key))
         wanted = Wanted(
             topics=_CHANGES,
             prefix=key if prefix else "",
@@ -189,5 +191,5 @@ def _bytes(value: bytes | str) -> bytes:
 
 def _milliseconds(duration_s: float) -> int:
     if not 0 < duration_s < 1e12:
-        raise InvalidInput("ttl_s has to be more than 0 seconds")
+        raise InvalidInput(f"ttl_s is {duration_s:g}; it has to be above 0 and below 1e12 seconds")
     return max(1, round(duration_s * 1000))

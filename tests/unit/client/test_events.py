@@ -371,6 +371,16 @@ async def test_a_long_outage_is_not_hammered_at() -> None:
             assert (await waiting).revision == 1
 
 
+@pytest.mark.parametrize(
+    ("key", "prefix"), [("", False), ("k" * 1025, False), ("a\nb", False), ("k" * 1025, True)]
+)
+async def test_what_can_be_no_key_is_not_watched(cluster: list[str], key: str, prefix: bool) -> None:
+    """Nothing would ever come, and whoever waits would not know why."""
+    async with AsyncClient() as client:
+        with pytest.raises(InvalidInput, match=r"the (key|prefix)"):
+            client.kv.watch(key, prefix=prefix)
+
+
 async def test_changes_of_keys_are_typed(cluster: list[str]) -> None:
     """Puts and deletes of one key or of many, from a real member; nothing of other keys."""
     async with (
