@@ -16,6 +16,16 @@ MAX_INTEGER = 2**53 - 1
 _CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f]")
 _CONTROL_CHARACTERS_BUT_LAYOUT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
+_MOST_SHOWN = 64
+
+
+def shown(name: str) -> str:
+    """A name as a message quotes it: its first 64 characters.
+
+    Not `repr`: what that escapes differs between versions of Python, and refusals are the same everywhere.
+    """
+    return f"'{name}'" if len(name) <= _MOST_SHOWN else f"'{name[:_MOST_SHOWN]}...'"
+
 
 def check_name(what: str, text: str, most_bytes: int) -> None:
     """One character at least, `most_bytes` of UTF-8 at most, no control characters."""

@@ -3,6 +3,7 @@
 A room numbers its messages from 1, in the order in which they were committed, without gaps: a refused post
 takes no number. What somebody wrote, only that sender may edit or redact, and neither changes its number.
 A text is 1 to 65 536 bytes of UTF-8, in which tabs and line feeds are the only control characters.
+It has one visible character at least, which is one that is not in `BLANKS`.
 
 | a room that | create     | post         | edit        | redact, mark | archive     | time passes          |
 |-------------|------------|--------------|-------------|--------------|-------------|----------------------|
@@ -39,7 +40,7 @@ from raftos.state.command import Command, Ok, Query, Rejected, Result
 from raftos.state.domain import MAX_ROWS, Context, Domain, described
 from raftos.state.events import Event
 from raftos.state.fulltext import MAX_SEARCH_BYTES, MAX_STEPS, STEP_BYTES, FullText, understood, until
-from raftos.state.limits import MAX_INTEGER, check_name, check_number, check_text
+from raftos.state.limits import MAX_INTEGER, check_name, check_number, check_text, shown
 from raftos.state.tally import ROW_BYTES, STATE_BYTES, UNLIMITED
 
 FULL_TEXT = FullText(
@@ -84,6 +85,15 @@ CREATE TABLE IF NOT EXISTS chat_markers (
 
 MAX_NAME_BYTES = 128
 MAX_TEXT_BYTES = 64 * 1024
+_BLANK_RANGES = (
+    *((0x09, 0x0A), (0x20, 0x20), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200F)),
+    *((0x2028, 0x202F), (0x205F, 0x206F), (0x3000, 0x3000), (0xFEFF, 0xFEFF)),
+)
+BLANKS = "".join(chr(each) for first, last in _BLANK_RANGES for each in range(first, last + 1))
+"""Spaces and characters that only direct others: a text of nothing else is refused.
+
+They stand here because what Python takes for a space follows the Unicode of its version.
+"""
 MAX_KEEP_MESSAGES = 1_000_000_000
 MAX_KEEP_MS = 10 * 365 * 24 * 3_600_000
 MAX_ROOMS = 10_000
@@ -103,7 +113,10 @@ _NAME_LIMITS = {"minLength": 1, "maxLength": MAX_NAME_BYTES}
 Room = Annotated[str, described(f"The room: {_NAME}", **_NAME_LIMITS)]
 Sender = Annotated[str, described(f"Who says so: {_NAME}", **_NAME_LIMITS)]
 Sequence = Annotated[int, described("The number of the message in its room.", minimum=1)]
-_TEXT = f"The text: 1 to {MAX_TEXT_BYTES} bytes of UTF-8; of control characters, tab and line feed only."
+_TEXT = (
+    f"The text: 1 to {MAX_TEXT_BYTES} bytes of UTF-8, one visible character at least; of control characters, "
+    "tab and line feed only."
+)
 Text = Annotated[str, described(_TEXT, minLength=1, maxLength=MAX_TEXT_BYTES)]
 Limit = Annotated[int, described("The most to take at once.", minimum=1, maximum=MAX_ROWS)]
 
@@ -418,11 +431,11 @@ _NUMBERS: dict[str, tuple[int, int]] = {
 
 
 def _check_text(text: str) -> None:
-    # Of an ASCII text `isprintable` means the same in every version of Python, and says it soonest.
-    if text.isascii() and text.isprintable() and 0 < len(text) <= MAX_TEXT_BYTES:
+    # Of an ASCII text these mean the same in every version of Python, and say it soonest.
+    if text.isascii() and text.isprintable() and not text.isspace() and 0 < len(text) <= MAX_TEXT_BYTES:
         return
-    if not text:
-        raise InvalidInput("the text is empty; a message has at least one character")
+    if not text.strip(BLANKS):
+        raise InvalidInput("the text has nothing to see in it; a message has at least one visible character")
     check_text("text", text, MAX_TEXT_BYTES, layout=True)
 
 
@@ -494,7 +507,10 @@ _TRIM = """
         (SELECT sent_ms FROM chat_messages WHERE room = ?1 AND sequence = ?2 + 1), oldest_ms
     ) WHERE number = ?1
 """
-_MISSING = Rejected("not_found", "there is no such room; create it, or look at the list of rooms")
+
+
+def _missing(room: str) -> Rejected:
+    return Rejected("not_found", f"there is no room {shown(room)}; create it, or look at the list of rooms")
 
 
 def _is_full(context: Context) -> bool:
@@ -519,7 +535,7 @@ def apply_create(db: sqlite3.Connection, command: Create, context: Context) -> R
 def apply_archive(db: sqlite3.Connection, command: Archive, context: Context) -> Result:
     room = db.execute(_ROOM, (command.room,)).fetchone()
     if room is None:
-        return _MISSING
+        return _missing(command.room)
     if room[3]:
         return Rejected("conflict", "the room is archived already")
     context.run(_ARCHIVE, (command.room,))
@@ -544,7 +560,7 @@ def _unwilling(db: sqlite3.Connection, command: Post) -> Rejected:
     """Why the room did not take a post."""
     room = db.execute(_ROOM, (command.room,)).fetchone()
     if room is None:
-        return _MISSING
+        return _missing(command.room)
     if room[3]:
         return Rejected("conflict", "the room is archived: its history can be read, but nothing be posted")
     return Rejected(
@@ -583,7 +599,7 @@ def apply_redact(db: sqlite3.Connection, command: Redact, context: Context) -> R
 def _untouchable(row: Any, command: Edit | Redact) -> Rejected | None:
     """Why this sender may not change this message, if so."""
     if row is None:
-        return _MISSING
+        return _missing(command.room)
     if row[0] is None:
         return Rejected("not_found", f"message {command.sequence} is not there, or no longer kept")
     if row[1] != command.sender:
@@ -605,7 +621,7 @@ def _rewrite(
 def apply_mark(db: sqlite3.Connection, command: Mark, context: Context) -> Result:
     room = db.execute(_ROOM, (command.room,)).fetchone()
     if room is None:
-        return _MISSING
+        return _missing(command.room)
     number, last = room[:2]
     if command.sequence > last:
         return Rejected(
@@ -643,7 +659,7 @@ def _crowded(db: sqlite3.Connection, number: int, context: Context) -> Rejected 
 def apply_trim(db: sqlite3.Connection, command: Trim, context: Context) -> Result:
     room = db.execute(_ROOM, (command.room,)).fetchone()
     if room is None:
-        return _MISSING
+        return _missing(command.room)
     number, last, trimmed, _, keep_messages, keep_ms = room
     surplus = trimmed if keep_messages is None else last - keep_messages
     old_ms = -1 if keep_ms is None else context.time_ms - keep_ms
@@ -731,7 +747,7 @@ def history(db: sqlite3.Connection, query: History) -> Messages:
     rows = db.execute(_HISTORY.format(after, "ASC" if query.last is None else "DESC"), conditions)
     row = rows.fetchone()
     if row is None:
-        raise NotFound(_MISSING.message)
+        raise NotFound(_missing(query.room).message)
     kept = [] if row[2] is None else until(MAX_PAGE_BYTES, chain([row], islice(rows, limit - 1)))
     items = [_message(*each[2:8]) for each in kept]
     more = rows.fetchone() is not None
@@ -747,7 +763,7 @@ def _message(
 def markers(db: sqlite3.Connection, query: Markers) -> Readers:
     rows = db.execute(_MARKERS, (query.room,)).fetchall()
     if not rows:
-        raise NotFound(_MISSING.message)
+        raise NotFound(_missing(query.room).message)
     items = [Marker(*marker) for _, *marker in rows if marker[0] is not None]
     return Readers(query.room, items, rows[0][0])
 
@@ -757,7 +773,7 @@ def search(db: sqlite3.Connection, query: Search) -> FoundPage:
     if query.room is not None:
         room = db.execute(_ROOM, (query.room,)).fetchone()
         if room is None:
-            raise NotFound(_MISSING.message)
+            raise NotFound(_missing(query.room).message)
         number = room[0]
     found = FULL_TEXT.find(db, query.text, number, query.limit + 1)
     # What was redacted since the SELECT before is left out; what was edited is shown as it is now.

@@ -30,7 +30,7 @@ from raftos.errors import InvalidInput, NotFound, TooLarge
 from raftos.state.command import Command, Ok, Query, Rejected, Result
 from raftos.state.domain import MAX_ROWS, Context, Domain, described
 from raftos.state.events import Event
-from raftos.state.limits import check_count, check_name, check_number, check_text
+from raftos.state.limits import check_count, check_name, check_number, check_text, shown
 from raftos.state.tally import ROW_BYTES, STATE_BYTES
 
 SCHEMA = """
@@ -390,6 +390,10 @@ _KEYS = "SELECT key, length(key) + length(value) FROM kv WHERE key >= ? AND key 
 _DELETE_RANGE = "DELETE FROM kv WHERE key BETWEEN ? AND ?"
 
 
+def _missing(key: str) -> Rejected:
+    return Rejected("not_found", f"key {shown(key)} does not exist")
+
+
 def _refusal(
     db: sqlite3.Connection, key: str, version: int | None, revision: int | None = None
 ) -> Rejected | None:
@@ -403,11 +407,8 @@ def _refusal(
         wanted = f"not of revision {revision}"
     else:
         return None
-    shown = key if len(key) <= 64 else f"{key[:64]}..."
-    return Rejected(
-        "conflict",
-        f"key {shown!r} {now if at_version else 'does not exist'}, {wanted}; read it again and decide anew",
-    )
+    seen = now if at_version else "does not exist"
+    return Rejected("conflict", f"key {shown(key)} {seen}, {wanted}; read it again and decide anew")
 
 
 def _crowded(db: sqlite3.Connection, context: Context, keys: Sequence[str]) -> Rejected | None:
@@ -456,7 +457,7 @@ def apply_put(db: sqlite3.Connection, command: Put, context: Context) -> Result:
 def apply_delete(db: sqlite3.Connection, command: Delete, context: Context) -> Result:
     row = db.execute(_SEEN, (command.key,)).fetchone()
     if not row:
-        return Rejected("not_found", "the key does not exist")
+        return _missing(command.key)
     refusal = _refusal(db, command.key, command.expect_version, command.expect_revision)
     if refusal is not None:
         return refusal
@@ -468,7 +469,7 @@ def apply_delete(db: sqlite3.Connection, command: Delete, context: Context) -> R
 def apply_touch(db: sqlite3.Connection, command: Touch, context: Context) -> Result:
     row = db.execute(_SEEN, (command.key,)).fetchone()
     if not row:
-        return Rejected("not_found", "the key does not exist")
+        return _missing(command.key)
     refusal = _refusal(db, command.key, None, command.expect_revision)
     if refusal is not None:
         return refusal
@@ -565,7 +566,7 @@ def _key_of(cursor: str, prefix: str) -> str:
 def get(db: sqlite3.Connection, query: Get) -> Item:
     row = db.execute(_GET, (query.key,)).fetchone()
     if row is None:
-        raise NotFound("the key does not exist")
+        raise NotFound(_missing(query.key).message)
     return Item(*row)
 
 

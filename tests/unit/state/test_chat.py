@@ -120,6 +120,10 @@ BAD_COMMANDS: list[tuple[Command, type[RaftosError]]] = [
     (Create("r", keep_ms=2**62), InvalidInput),
     (Archive(""), InvalidInput),
     (post(""), InvalidInput),
+    (post("   "), InvalidInput),
+    (post("\t\n \n"), InvalidInput),
+    (post("\u200b\u200d\u2060\ufeff"), InvalidInput),
+    (post(chat.BLANKS), InvalidInput),
     (post("\x1b[31m"), InvalidInput),
     (post("a\rb"), InvalidInput),
     (post("a\0"), InvalidInput),
@@ -135,6 +139,7 @@ BAD_COMMANDS: list[tuple[Command, type[RaftosError]]] = [
     (post(reply_to=0), InvalidInput),
     (post(reply_to=2**53), InvalidInput),
     (Edit("r", 1, "", "ann"), InvalidInput),
+    (Edit("r", 1, "\u3000", "ann"), InvalidInput),
     (Edit("r", 1, LARGEST_TEXT + "x", "ann"), TooLarge),
     (Edit("r", 0, "x", "ann"), InvalidInput),
     (Edit("r", 1, "x", ""), InvalidInput),
@@ -160,6 +165,13 @@ def test_a_command_outside_its_limits_is_refused_at_the_edge_and_by_the_machine(
         validate(command)
     assert feeder.do(command) == [Rejected(caught.value.code, caught.value.message)]
     assert feeder.rows()["chat_rooms"] == feeder.rows()["chat_messages"] == []
+
+
+@pytest.mark.parametrize("text", [" a", "\n.", "\u200bé", "\u200d🗝", "a" + chat.BLANKS, "\U000e0041", "\xad"])
+def test_one_visible_character_is_enough(room: Feeder, text: str) -> None:
+    """Kept with the blanks around it; visible is what is not in the set, whatever a font makes of it."""
+    room.ok(post(text))
+    assert texts(room) == [text]
 
 
 def test_text_that_is_no_unicode_is_refused_at_the_edge() -> None:
@@ -197,11 +209,23 @@ def test_what_is_not_there_is_not_found(room: Feeder) -> None:
         Trim("x", 1),
         post(reply_to=1),
     ]
-    assert [code_of(result) for result in room.do(*commands)] == ["not_found"] * len(commands)
+    results = room.do(*commands)
+    assert [code_of(result) for result in results] == ["not_found"] * len(commands)
+    of_room = [command.room == "x" for command in commands]  # type: ignore[attr-defined]
+    assert ["there is no room 'x';" in result.message for result in results] == of_room  # type: ignore[union-attr]
     queries: list[Query] = [History("x"), Markers("x"), Search("word", room="x")]
     for query in queries:
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFound, match="there is no room 'x';"):
             room.ask(query)
+
+
+def test_a_missing_room_is_named_by_its_first_64_characters(feeder: Feeder) -> None:
+    """As it was written, so that the refusal is the same under every version of Python."""
+    name = "\u0378" + "r" * 100
+    [refused] = feeder.do(Archive(name))
+    assert refused == Rejected(
+        "not_found", f"there is no room '{name[:64]}...'; create it, or look at the list of rooms"
+    )
 
 
 def test_rooms_are_listed_by_name_a_page_at_a_time(feeder: Feeder) -> None:

@@ -51,9 +51,9 @@ def test_a_touch_that_comes_after_the_expiry_revives_nothing(feeder: Feeder) -> 
     feeder.now_ms += TTL_MS
     feeder.do(*feeder.due())
     assert feeder.do(kv.Touch("a", TTL_MS, expect_revision=1)) == [
-        Rejected("not_found", "the key does not exist")
+        Rejected("not_found", "key 'a' does not exist")
     ]
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="key 'a' does not exist"):
         feeder.ask(kv.Get("a"))
 
 
