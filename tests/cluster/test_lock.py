@@ -327,11 +327,7 @@ def test_a_shell_completes_the_names_of_locks(shared: Cluster) -> None:
 
 
 def completions(words: str) -> list[str]:
-    asked = {
-        "_RAFTOS_COMPLETE": "bash_complete",
-        "COMP_WORDS": words,
-        "COMP_CWORD": str(len(words.split()) - 1),
-    }
+    asked = {"_RAFTOS_COMPLETE": "bash_complete", "COMP_LINE": words, "COMP_WORDBREAKS": " "}
     done = subprocess.run(
         [sys.executable, "-c", RAFTOS],
         env={**os.environ, **asked}, check=True, capture_output=True, text=True,

@@ -340,8 +340,12 @@ async def test_a_claim_that_is_cancelled_on_its_way_is_withdrawn(agreement: Memo
         await asyncio.sleep(0.1)
         assert await is_free(client), "the put was not under way any more: the test shows nothing"
         revision = (await client.kv.put("b", "1")).revision
-        await until("the put and its withdrawal are over", lambda: is_free(client))
-        await asyncio.sleep(0.5)
+        machine = next(iter(agreement.members.values())).machine
+
+        async def is_over() -> bool:
+            return machine.revision >= revision + 2
+
+        await until("the put and its withdrawal are over", is_over)
         assert await is_free(client)
         assert (await client.kv.put("b", "2")).revision == revision + 3, "put and deleted"
 
