@@ -99,11 +99,15 @@ class Attempts(msgspec.Struct, eq=False, kw_only=True):
     reached: bool = False
     maybe_applied: bool = False
     last_trouble: str = ""
+    last_doubt: str = ""
+    """The last trouble that left open what happened: the only kind to quote where that is not known."""
 
     def failed(self, error: RaftosError) -> None:
         self.last_trouble = error.message
         self.reached |= not isinstance(error, Unreachable)
-        self.maybe_applied |= not isinstance(error, NoQuorum | NotReady | Unreachable)
+        if not isinstance(error, NoQuorum | NotReady | Unreachable):
+            self.maybe_applied = True
+            self.last_doubt = error.message
 
     def worth_an_attempt(self) -> bool:
         """Whether enough time is left: an attempt cut short only turns a certain failure into doubt."""
@@ -111,16 +115,21 @@ class Attempts(msgspec.Struct, eq=False, kw_only=True):
 
     def verdict(self, when: str, *, in_flight: bool = False) -> RaftosError:
         """The error of a request that nobody answered `when` it had to be ("within 10 s")."""
-        last = f" (last: {self.last_trouble})" if self.last_trouble else ""
         if self.may_write and (self.maybe_applied or in_flight):
+            doubt = _quoted(self.last_doubt)
             return OutcomeUnknown(
-                f"no member confirmed the request {when}{last}; an attempt may have been applied, so read "
+                f"no member confirmed the request {when}{doubt}; an attempt may have been applied, so read "
                 "before writing again"
             )
+        last = _quoted(self.last_trouble)
         if self.reached or in_flight:
             kept = "; nothing was changed" if self.may_write else ""
             return NoQuorum(f"the cluster did not serve the request {when}{last}{kept}")
         return Unreachable(f"no member could be reached {when}{last}; is the cluster running?")
+
+
+def _quoted(trouble: str) -> str:
+    return f" (last: {trouble})" if trouble else ""
 
 
 class Pool:

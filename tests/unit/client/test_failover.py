@@ -131,7 +131,17 @@ async def test_one_uncertain_attempt_makes_the_outcome_unknown() -> None:
     async with members(1) as listed, client_of(listed, timeout_s=0.4) as client:
         listed[0].faults = [RESET]
         listed[0].faults += [NO_QUORUM] * 100
-        with pytest.raises(OutcomeUnknown, match="may have been applied"):
+        with pytest.raises(OutcomeUnknown, match="may have been applied") as caught:
+            await client.kv.put("a", "1")
+        assert NO_QUORUM.message not in caught.value.message
+
+
+async def test_what_is_unknown_is_explained_by_the_trouble_that_left_it_open() -> None:
+    """Not by a later one that is certain nothing happened: to read both would be a contradiction."""
+    async with members(1) as listed, client_of(listed, timeout_s=0.4) as client:
+        listed[0].faults = [UNKNOWN]
+        listed[0].faults += [NO_QUORUM] * 100
+        with pytest.raises(OutcomeUnknown, match=rf"\(last: {UNKNOWN.message}\)"):
             await client.kv.put("a", "1")
 
 
