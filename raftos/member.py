@@ -28,7 +28,16 @@ import msgspec
 from raftos import beacons
 from raftos.config import Config
 from raftos.consensus.base import Consensus, Handler, Role
-from raftos.errors import Fault, InvalidInput, NoQuorum, NotFound, RaftosError, Unavailable, error_for
+from raftos.errors import (
+    Conflict,
+    Fault,
+    InvalidInput,
+    NoQuorum,
+    NotFound,
+    RaftosError,
+    Unavailable,
+    error_for,
+)
 from raftos.state import events
 from raftos.state.command import (
     Command,
@@ -414,7 +423,17 @@ class Member:
 
     async def transfer(self, target: str | None, deadline: float) -> str:
         """Hand leadership to a member (name or id), or to the best follower; the new leader's name."""
-        return self.name_of(await self.consensus.transfer(self._id_of(target) if target else None, deadline))
+        target_id = self._id_of(target) if target else None
+        try:
+            return self.name_of(await self.consensus.transfer(target_id, deadline))
+        except Conflict as error:
+            raise Conflict(self._with_names(error.message)) from error
+
+    def _with_names(self, message: str) -> str:
+        """What consensus says, which knows members by their ids alone, as people know them."""
+        for voter in self.config.voters:
+            message = message.replace(voter.id, voter.name)
+        return message
 
     def _id_of(self, name_or_id: str) -> str:
         for voter in self.config.voters:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from raftos.consensus.base import Handler, Role, Status
-from raftos.errors import InvalidInput, NoQuorum, NotReady, OutcomeUnknown, Unreachable
+from raftos.errors import Conflict, InvalidInput, NoQuorum, NotReady, OutcomeUnknown, Unreachable
 from raftos.state.command import encode_entry
 from raftos.state.machine import Machine
 
@@ -114,6 +114,8 @@ class MemoryConsensus:
         target = target_id or next(iter(others), self.member_id)
         if target not in self.cluster.members:
             raise InvalidInput(f"{target!r} is not a voter; `raftos node ls` lists the members")
+        if target not in self.cluster.heard():
+            raise Conflict(f"{target} is not connected; the leader is unchanged")
         self.cluster.elect(target)
         return target
 

@@ -249,6 +249,18 @@ def test_leadership_is_shown_and_handed_over_by_name(tmp_path: Path) -> None:
     run(tmp_path, scenario, names=["n1", "n2", "n3"])
 
 
+def test_a_member_that_cannot_lead_is_named(tmp_path: Path) -> None:
+    """By the name that people know, though agreement knows it by its id."""
+
+    async def scenario(api: Api) -> None:
+        api.cluster.cut("id-n3")
+        refused = await api.post("/v1/leader/transfer", {"target": "n3"})
+        assert refused.code == "conflict"
+        assert refused.sentence == "n3 is not connected; the leader is unchanged"
+
+    run(tmp_path, scenario, names=["n1", "n2", "n3"])
+
+
 def test_metrics_count_requests_by_route_and_status(tmp_path: Path) -> None:
     """In Prometheus' text format; paths that a client made up do not become series."""
 
