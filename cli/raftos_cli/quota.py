@@ -1,15 +1,16 @@
 """`raftos quota`: how much there may be of what the cluster counts, and how much there is.
 
-Sizes are bytes, or numbers with a unit of 1024: 512MiB, 8GiB. Other quotas are plain numbers.
+Sizes are bytes, or numbers with a unit of 1024: 512MiB, 8GiB. Other quotas are plain numbers, and a unit
+with one of those is a mistake.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import click
 
+from raftos.errors import InvalidInput
 from raftos_cli.base import Group, Invocation, Text, pass_invocation
 from raftos_cli.names import quotas
 from raftos_cli.output import Column, print_table
@@ -30,20 +31,20 @@ quota = Group(
 )
 
 
-class Amount(click.ParamType[int]):
-    """A number, or a size such as 512MiB."""
+def amount_from(name: str, text: str) -> int:
+    """The number that a person wrote for the quota `name`. Raises InvalidInput."""
+    found = _SIZE.fullmatch(text)
+    factor = _KNOWN_UNITS.get(found[2].lower()) if found else None
+    if found is None or factor is None or int(found[1]) * factor > MOST:
+        known = ", ".join(unit for unit in UNITS if unit)
+        raise InvalidInput(f"{text!r} is no amount; write a number, with a unit if it is a size: {known}")
+    if found[2] and not _is_size(name):
+        raise InvalidInput(f"{name} is no size: write a number without {found[2]}")
+    return int(found[1]) * factor
 
-    name = "amount"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        found = _SIZE.fullmatch(str(value))
-        factor = _KNOWN_UNITS.get(found[2].lower()) if found else None
-        if found is None or factor is None or int(found[1]) * factor > MOST:
-            known = ", ".join(unit for unit in UNITS if unit)
-            self.fail(
-                f"{value!r} is no amount; write a number, with a unit if it is a size: {known}", param, ctx
-            )
-        return int(found[1]) * factor
+def _is_size(name: str) -> bool:
+    return name.endswith(".bytes")
 
 
 @quota.command(
@@ -75,7 +76,7 @@ def _row(name: str, value: int, most: int) -> list[str]:
 
 def amount_text(name: str, amount: int) -> str:
     """`512.0 MiB` where bytes are counted, else the number."""
-    if not name.endswith(".bytes") or amount < UNITS["KiB"]:
+    if not _is_size(name) or amount < UNITS["KiB"]:
         return str(amount)
     unit = next(unit for unit in reversed(UNITS) if amount >= UNITS[unit])
     return f"{amount / UNITS[unit]:.1f} {unit}"
@@ -89,20 +90,21 @@ def amount_text(name: str, amount: int) -> str:
     """,
 )
 @click.argument("name", type=Text(), shell_complete=quotas)
-@click.argument("amount", metavar="AMOUNT", type=Amount())
+@click.argument("amount", metavar="AMOUNT")
 @pass_invocation
-def set_quota(run: Invocation, name: str, amount: int) -> None:
+def set_quota(run: Invocation, name: str, amount: str) -> None:
     """Allow AMOUNT of what NAME counts; sizes may be like 512MiB.
 
     Below what there is nothing is deleted: writes that would add to it are refused until enough is.
     Exits 3 if nothing of this name is counted.
     """
+    most = amount_from(name, amount)
     with run.client() as client:
-        changed = client.quota.set(name, amount)
+        changed = client.quota.set(name, most)
 
     def told() -> str:
-        value, most = (amount_text(name, number) for number in (changed.value, changed.most))
-        return f"{name}: at most {most}, now {value}"
+        allowed, now = (amount_text(name, number) for number in (changed.most, changed.value))
+        return f"{name}: at most {allowed}, now {now}"
 
     run.output.data(changed, told)
     if changed.value >= changed.most:
