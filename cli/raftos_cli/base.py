@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raftos_cli.output import Output
+from raftos.errors import RaftosError
+from raftos_cli.hints import hint_for
+from raftos_cli.output import Output, report_error
 
 if TYPE_CHECKING:
     from raftos.client import Client
@@ -66,6 +68,10 @@ class Invocation:
     def output(self) -> Output:
         return Output(as_json=self.format == "json")
 
+    def report(self, error: RaftosError) -> None:
+        """The error on stderr, in the format that was asked for; for people, with what to do next."""
+        report_error(error.body(), as_json=self.format == "json", hint=hint_for(error, self.command))
+
     @contextmanager
     def client(self, timeout_s: float | None = None) -> Iterator[Client]:
         """A client of the chosen endpoints and context. Raises InvalidInput, Unreachable."""
@@ -77,6 +83,7 @@ class Invocation:
 
 
 pass_invocation = click.make_pass_decorator(Invocation, ensure=True)
+stale_option = click.option("--stale", is_flag=True, help="Read one member's own state: quick, perhaps old.")
 
 
 class Seconds(click.ParamType[float]):

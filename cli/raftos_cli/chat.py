@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raftos_cli.base import Group, Invocation, Seconds, Text, WholeNumber, pass_invocation
+from raftos_cli.base import Group, Invocation, Seconds, Text, WholeNumber, pass_invocation, stale_option
 from raftos_cli.following import told
 from raftos_cli.names import from_cluster
 from raftos_cli.output import Column, one_line, print_table
@@ -81,11 +81,12 @@ as_option = click.option(
         raftos chat rooms -o json
     """,
 )
+@stale_option
 @pass_invocation
-def rooms(run: Invocation) -> None:
+def rooms(run: Invocation, stale: bool) -> None:
     """List the rooms there are."""
     with run.client() as client:
-        listed = client.chat.rooms()
+        listed = client.chat.rooms(stale=stale)
 
     def table() -> None:
         columns = [Column("ROOM", wraps=True), *(Column(title, number=True) for title in ("FIRST", "LAST"))]
@@ -246,6 +247,7 @@ def _content(text: str) -> str:
 @click.option("--from", "since_ms", type=Moment(), metavar="TIME", help="Only from this time on.")
 @click.option("--last", type=WholeNumber(1), metavar="N", help="Only the newest, so many.")
 @click.option("--limit", type=WholeNumber(1), metavar="N", help="At most so many.  [default: all]")
+@stale_option
 @pass_invocation
 def history(
     run: Invocation,
@@ -254,13 +256,14 @@ def history(
     since_ms: int | None,
     last: int | None,
     limit: int | None,
+    stale: bool,
 ) -> None:
     """Print the messages of ROOM in their order; in JSON, as a list.
 
     Exits 3 if there is no such room.
     """
     with run.client() as client:
-        found = client.chat.history(room, since=since, since_ms=since_ms, last=last, limit=limit)
+        found = client.chat.history(room, since=since, since_ms=since_ms, last=last, limit=limit, stale=stale)
         if run.output.as_json:
             run.output.data(list(found), lambda: None)
         else:
@@ -309,15 +312,16 @@ def follow(run: Invocation, room: str, since: int | None, changes: bool) -> None
 @click.option(
     "--limit", type=WholeNumber(1, 100), default=20, metavar="N", help="At most so many.  [default: 20]"
 )
+@stale_option
 @pass_invocation
-def search(run: Invocation, text: str, room: str | None, limit: int) -> None:
+def search(run: Invocation, text: str, room: str | None, limit: int, stale: bool) -> None:
     """Print the newest messages with certain words.
 
     TEXT is words that all have to occur, "phrases", begin* for words that begin so, and -word for
     those that must not occur. Case and accents do not matter.
     """
     with run.client() as client:
-        page = client.chat.search(text, room=room, limit=limit)
+        page = client.chat.search(text, room=room, limit=limit, stale=stale)
     run.output.data(page, lambda: _print(page.items, lambda message: f"{one_line(message.room)} "))
     if page.more:
         run.output.say("There are older ones; see more of them with --limit.")

@@ -10,12 +10,17 @@ from __future__ import annotations
 
 from raftos.errors import RaftosError
 
+# What takes --stale, and so goes on without a leader.
+STALE_READERS = (
+    *("raftos kv get", "raftos kv ls"),
+    *("raftos chat rooms", "raftos chat history", "raftos chat search"),
+)
 # Error code -> a command, a group, or `raftos` for all -> hint. {command} is the whole command.
 HINTS: dict[str, dict[str, str]] = {
     "not_found": {
         "raftos kv": "`raftos kv ls` lists the keys there are",
         "raftos lock": "`raftos lock show` lists the locks that are held",
-        "raftos chat": "`raftos chat rooms` lists the rooms and the messages they keep",
+        "raftos chat": "`raftos chat create ROOM` opens a room, `raftos chat rooms` lists those there are",
         "raftos quota": "`raftos quota ls` lists what is counted",
         "raftos node": "`raftos node ls` lists the members",
         "raftos leader": "`raftos node ls` lists the members",
@@ -35,7 +40,13 @@ HINTS: dict[str, dict[str, str]] = {
         "raftos": "`raftos context ls` shows whose token is sent; choose another with --context NAME",
         "raftos chat": "a message is changed by its sender alone; `{command} --as NAME` says who you are",
     },
-    "no_quorum": {"raftos": "`raftos status` shows which members are missing"},
+    "no_quorum": {
+        "raftos": "`raftos status` shows which members are missing",
+        **dict.fromkeys(
+            STALE_READERS,
+            "`{command} --stale` reads what one member has; `raftos status` shows which members are missing",
+        ),
+    },
     "unavailable": {"raftos": "`raftos status` shows how the members are"},
     "unreachable": {
         "raftos": "`raftos context show` shows where it looked, `raftos dev status` if a dev cluster runs"

@@ -30,7 +30,6 @@ from raftos.client.aio import AsyncClient
 from raftos.client.lock import AsyncLock
 from raftos.errors import Conflict, RaftosError
 from raftos_cli.base import Invocation
-from raftos_cli.output import Output
 
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 GRACE_S = 5.0
@@ -55,21 +54,21 @@ def hold(
             AsyncClient(endpoints, run.context, timeout_s=run.timeout_s) as client,
             client.lock(name, ttl_s=ttl_s, wait_s=wait_s, owner=owner) as held,
         ):
-            return await _run(held, words, run.output)
+            return await _run(held, words, run)
 
     try:
         return asyncio.run(holding())
     except RaftosError as error:
-        run.output.error(error)
+        run.report(error)
         return FAILED
 
 
-async def _run(held: AsyncLock, words: Sequence[str], output: Output) -> int:
+async def _run(held: AsyncLock, words: Sequence[str], run: Invocation) -> int:
     tenure = {"RAFTOS_LOCK_NAME": held.name, "RAFTOS_LOCK_TOKEN": str(held.token)}
     try:
         command = await asyncio.create_subprocess_exec(*words, env=os.environ | tenure)
     except OSError as error:
-        output.error(RaftosError(f"{words[0]!r} cannot be run: {error.strerror or error}"))
+        run.report(RaftosError(f"{words[0]!r} cannot be run: {error.strerror or error}"))
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
     with _signals_go_to(command):
         reason = await _until_either(command, held)
@@ -77,7 +76,7 @@ async def _run(held: AsyncLock, words: Sequence[str], output: Output) -> int:
             assert command.returncode is not None
             return command.returncode if command.returncode >= 0 else 128 - command.returncode
         await _end(command)
-    output.error(Conflict(f"{reason}: somebody else may have it; the command has ended"))
+    run.report(Conflict(f"{reason}: somebody else may have it; the command has ended"))
     return FAILED
 
 

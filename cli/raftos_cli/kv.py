@@ -17,7 +17,7 @@ import click
 import msgspec
 
 from raftos.errors import InvalidInput
-from raftos_cli.base import Group, Invocation, Seconds, Text, WholeNumber, pass_invocation
+from raftos_cli.base import Group, Invocation, Seconds, Text, WholeNumber, pass_invocation, stale_option
 from raftos_cli.names import keys
 from raftos_cli.output import Column, print_table
 
@@ -48,7 +48,6 @@ expect_version_option = click.option(
 expect_revision_option = click.option(
     "--expect-revision", type=WholeNumber(1), metavar="N", help="Only if this revision wrote the key."
 )
-stale_option = click.option("--stale", is_flag=True, help="Read one member's own state: quick, perhaps old.")
 
 
 @kv.command(

@@ -16,8 +16,6 @@ from typing import Any, TextIO
 import click
 import msgspec
 
-from raftos.errors import RaftosError
-
 # The colour of a state says how much attention it needs.
 STYLES = {
     "alive": "green",
@@ -67,10 +65,6 @@ class Output:
         """One line for people, on stderr; silent with `-o json`, where only data and errors matter."""
         if not self.as_json:
             click.echo(message, err=True)
-
-    def error(self, error: RaftosError) -> None:
-        """The error on stderr, in the format that was asked for."""
-        report_error(error.body(), as_json=self.as_json)
 
 
 def to_json(value: Any) -> str:

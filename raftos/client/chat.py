@@ -135,13 +135,17 @@ class AsyncChat:
         since_ms: int | None = None,
         last: int | None = None,
         limit: int | None = None,
+        stale: bool = False,
     ) -> AsyncIterator[Message]:
         """The messages of a room in their order, at most `limit`, fetched a page at a time.
 
         Those with a sequence greater than `since` and smaller than `before`, sent at `since_ms`
-        (milliseconds since 1970) or later; with `last` the newest of them, so many. Raises NotFound.
+        (milliseconds since 1970) or later; with `last` the newest of them, so many. `stale` takes what the
+        member asked has, perhaps old. Raises NotFound.
         """
-        pages = self.pages(room, since=since, before=before, since_ms=since_ms, last=last, limit=limit)
+        pages = self.pages(
+            room, since=since, before=before, since_ms=since_ms, last=last, limit=limit, stale=stale
+        )
         async for page in pages:
             for message in page:
                 yield message
@@ -155,26 +159,31 @@ class AsyncChat:
         since_ms: int | None = None,
         last: int | None = None,
         limit: int | None = None,
+        stale: bool = False,
     ) -> AsyncIterator[Sequence[Message]]:
         """The same, a page at a time."""
         after = since or 0
         if last is not None:
-            after = await self._before_the_last(room, last, after, before)
+            after = await self._before_the_last(room, last, after, before, stale=stale)
         left = limit
         while left is None or left > 0:
             size = MAX_ROWS if left is None else min(left, MAX_ROWS)
-            page = await self.page(room, since=after, before=before, since_ms=since_ms, limit=size)
+            page = await self.page(
+                room, since=after, before=before, since_ms=since_ms, limit=size, stale=stale
+            )
             yield page.items
             if not page.more:
                 return
             after = page.items[-1].sequence
             left = None if left is None else left - len(page.items)
 
-    async def _before_the_last(self, room: str, last: int, since: int, before: int | None) -> int:
+    async def _before_the_last(
+        self, room: str, last: int, since: int, before: int | None, *, stale: bool
+    ) -> int:
         """The sequence after which the newest so many begin: there are no gaps, so it can be counted."""
         if last < 1:
             raise InvalidInput(f"last is {last}; it has to be at least 1")
-        newest = await self.page(room, last=1)
+        newest = await self.page(room, last=1, stale=stale)
         end = newest.last if before is None else min(newest.last, before - 1)
         return max(since, end - last)
 
@@ -193,12 +202,14 @@ class AsyncChat:
         query = History(room, since, before, since_ms, last, limit)
         return await self._core.query(query, _decode_messages, stale=stale)
 
-    async def search(self, text: str, *, room: str | None = None, limit: int = MAX_FOUND) -> FoundPage:
+    async def search(
+        self, text: str, *, room: str | None = None, limit: int = MAX_FOUND, stale: bool = False
+    ) -> FoundPage:
         """The newest messages with these words, at most 100: `words "a phrase" pre* -not`.
 
         Raises InvalidInput (the search cannot be understood), NotFound (no such room).
         """
-        return await self._core.query(Search(text, room, limit), _decode_found)
+        return await self._core.query(Search(text, room, limit), _decode_found, stale=stale)
 
     async def mark_read(self, room: str, sequence: int, *, reader: str | None = None) -> Marked:
         """Note how far one has read; only forward, 0 forgets the reader. Raises NotFound, LimitReached."""

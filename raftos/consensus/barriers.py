@@ -200,8 +200,6 @@ class Barriers:
             if read.deadline <= now and read.token is not None:
                 self._core.finish(
                     read.token,
-                    NoQuorum(
-                        "no leader could be confirmed in time; a stale read still works (consistency=stale)"
-                    ),
+                    NoQuorum("no leader could be confirmed in time; a stale read still works"),
                 )
         return [read for read in reads if read.deadline > now]

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from raftos.errors import BY_CODE, InvalidInput, NotFound, Unauthorized, error_for
-from raftos_cli.hints import HINTS, hint_for
+from raftos_cli.hints import HINTS, STALE_READERS, hint_for
 from raftos_cli.main import root
 from tests.unit.cli.conftest import Raftos
 
@@ -76,6 +76,32 @@ def test_a_message_that_names_a_command_needs_no_hint() -> None:
     assert hint_for(Unauthorized("send the secret"), "raftos kv get") is not None
 
 
+def test_without_a_leader_only_what_has_a_stale_read_is_told_of_it() -> None:
+    """And each of those takes the option."""
+    alone = error_for("no_quorum", "no leader could be confirmed in time; a stale read still works")
+    for name in STALE_READERS:
+        assert f"`{name} --stale`" in str(hint_for(alone, name))
+        command: click.Command = root
+        for word in name.split()[1:]:
+            assert isinstance(command, click.Group)
+            command = command.get_command(click.Context(command), word) or root
+        assert "--stale" in [option for each in command.params for option in each.opts]
+    for name in ("raftos kv put", "raftos chat send", "raftos node ls"):
+        assert "--stale" not in str(hint_for(alone, name))
+
+
+def test_what_keeps_a_command_from_running_under_a_lock_has_its_hint(
+    raftos: Raftos, cluster: list[str]
+) -> None:
+    """Though it exits in its own way; with JSON the error stands alone, as everywhere."""
+    assert raftos("lock", "acquire", "backup").exit_code == 0
+    refused = raftos("lock", "acquire", "backup", "--wait", "0", "--", "true")
+    assert refused.exit_code == 125
+    assert "Hint: `raftos lock show`" in refused.stderr.splitlines()[-1]
+    in_json = raftos("lock", "acquire", "backup", "--wait", "0", "-o", "json", "--", "true")
+    assert json.loads(in_json.stderr)["error"]["code"] == "conflict"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "hint"),
     [
@@ -83,6 +109,7 @@ def test_a_message_that_names_a_command_needs_no_hint() -> None:
         (["kv", "put", "a", "1", "--expect-version", "7"], 4, "raftos kv get"),
         (["kv", "get", ""], 2, "raftos kv get --help"),
         (["kv", "get"], 2, "raftos kv get --help"),
+        (["chat", "send", "nowhere", "hello"], 3, "raftos chat create ROOM"),
         (["node", "show", "n9"], 3, "raftos node ls"),
         (["quota", "set", "nothing", "1"], 3, "raftos quota ls"),
         (["lock", "release", "backup", "--token", "1"], 3, "raftos lock show"),

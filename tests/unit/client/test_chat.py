@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from raftos import Client
 from raftos.client import AsyncClient
 from raftos.client.chat import AsyncMessages
 from raftos.client.events import Bookmark, Interruption
+from raftos.consensus.memory import MemoryCluster
 from raftos.errors import Conflict, Denied, InvalidInput, NotFound
 from raftos.state import events
 from raftos.state.command import Command
@@ -126,7 +128,7 @@ async def test_history_goes_through_all_pages_and_stops_where_it_should() -> Non
     async with client_of_room() as client:
         await flooded(client, range(1, 2_501))
 
-        async def sequences(**conditions: int) -> list[int]:
+        async def sequences(**conditions: Any) -> list[int]:
             return [message.sequence async for message in client.chat.history("r", **conditions)]
 
         assert await sequences() == list(range(1, 2_501))
@@ -142,6 +144,21 @@ async def test_history_goes_through_all_pages_and_stops_where_it_should() -> Non
             await sequences(last=0)
         with pytest.raises(NotFound):
             [message async for message in client.chat.history("nowhere", last=1)]
+
+
+async def test_without_a_quorum_a_stale_read_shows_what_a_member_has(agreement: MemoryCluster) -> None:
+    """Rooms, history from either end, and search."""
+    async with client_of_room() as client:
+        await posted(client, ["one apple", "two pears"])
+        for member_id in list(agreement.members)[1:]:
+            agreement.cut(member_id)
+        stale = client.chat
+        assert [room.room for room in await stale.rooms(stale=True)] == ["r"]
+        history = [message.text async for message in stale.history("r", stale=True)]
+        newest = [message.text async for message in stale.history("r", last=1, stale=True)]
+        assert (history, newest) == (["one apple", "two pears"], ["two pears"])
+        found = await stale.search("pears", stale=True)
+        assert [message.sequence for message in found.items] == [2]
 
 
 async def test_a_search_and_the_readers_are_answered() -> None:
