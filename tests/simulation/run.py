@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
+from raftos.consensus import proposals
 from raftos.consensus.guard import Rules
 from raftos.state import events
 from raftos.state.storage import FILE_NAME
@@ -24,7 +26,7 @@ from tests.simulation.rooms import check_chat
 from tests.simulation.upkeep import Upkeep
 from tests.simulation.watchers import Watcher
 from tests.simulation.workload import Client, Nemesis
-from tests.simulation.world import World
+from tests.simulation.world import TIMINGS, World
 
 FAULTS_S = 15.0
 RECOVERY_S = 6.0
@@ -33,9 +35,11 @@ RECOVERY_S = 6.0
 
 _SIZES = {4: 5, 7: 1, 9: 5}
 """Members by the last digit of the seed; three for the others."""
-_LONG = (events.KEEP_REVISIONS, events.SWEEP_INDEXES)
-_KEPT = {1: (40, 16)}
-"""How many revisions' events are kept, and at which indexes older ones go, by the seed modulo 3."""
+_KEPT = {1: {"KEEP_REVISIONS": 40, "SWEEP_INDEXES": 16}}
+"""How many revisions' events are kept, and at which indexes older ones go, by the seed modulo 3: few,
+so that watchers who rest come too late."""
+BATCH_BYTES = TIMINGS.append_bytes // 2 - 200
+"""An entry has half the bytes of an append at most, as in the driver; this leaves some for its envelope."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def simulate(
     folder = Path(tempfile.mkdtemp(prefix="raftos-sim-", dir=_quick_folder()))
     world = World(seed, folder, members=size, rules=rules, care=care, trace=trace)
     try:
-        with _events_kept(*_KEPT.get(seed % 3, _LONG)):
+        with _set(events, **_KEPT.get(seed % 3, {})), _set(proposals, MAX_BATCH_BYTES=BATCH_BYTES):
             users = Users(world)
             _faulty_time(world, users)
             _reckoning(world, users)
@@ -87,14 +91,14 @@ def simulate(
 
 
 @contextmanager
-def _events_kept(revisions: int, sweep_indexes: int) -> Iterator[None]:
-    """Keep so few events that watchers who rest come too late: the same on all members, as it must be."""
-    before = events.KEEP_REVISIONS, events.SWEEP_INDEXES
-    events.KEEP_REVISIONS, events.SWEEP_INDEXES = revisions, sweep_indexes
+def _set(module: ModuleType, **limits: int) -> Iterator[None]:
+    """Have these limits of a module, for one run the same on all members, as it must be."""
+    before = {name: getattr(module, name) for name in limits}
+    vars(module).update(limits)
     try:
         yield
     finally:
-        events.KEEP_REVISIONS, events.SWEEP_INDEXES = before
+        vars(module).update(before)
 
 
 def _quick_folder() -> str | None:
