@@ -121,7 +121,7 @@ def call(
 
     def deliver() -> None:
         request(token)
-        world.step(node)
+        world.kick(node)
 
     incarnation = node.incarnation
     world.after(world.random.expovariate(1 / 0.001), lambda: world.on(node, incarnation, deliver))

@@ -1,7 +1,8 @@
 """What a cluster takes care of besides consensus; leave one thing out, and a check has to notice.
 
 Consensus has its `Rules` in the shipped code. Here the missing care is put in from outside: a watcher,
-a stream or a user of the simulation behaves carelessly, or a domain's apply function is replaced.
+a stream or a user of the simulation behaves carelessly, a domain's apply function is replaced, or nobody
+listens to a replica that asks for a step.
 
 | without             | what goes wrong                                                                   |
 |---------------------|-----------------------------------------------------------------------------------|
@@ -22,6 +23,8 @@ a stream or a user of the simulation behaves carelessly, or a domain's apply fun
 | `numbers_in_order`  | a post takes the number of an earlier one, which gets the later number            |
 | `keeps_the_newest`  | retention takes one message too many                                              |
 | `tables_alike`      | what a domain keeps depends on the member                                         |
+| `syncs_ask`         | a sync in place never asks for a step                                             |
+| `answers_ask`       | an acknowledgement never asks for a step                                          |
 """
 
 from __future__ import annotations
@@ -61,6 +64,8 @@ class Care:
     numbers_in_order: bool = True
     keeps_the_newest: bool = True
     tables_alike: bool = True
+    syncs_ask: bool = True
+    answers_ask: bool = True
 
 
 def foreseen(journal: Journal, machine: Machine) -> list[Told]:

@@ -100,7 +100,7 @@ def _old_entries_again(world: World, client: Client, a: str, b: str, c: str) -> 
         leader.replica.core.term, middle, middle - 1, leader.journal.term_at(middle - 1) or 0, entries
     )
     follower.replica.received(world.now, a, world.links[frozenset((a, b))].generation, again)
-    world.step(follower)
+    world.kick(follower)
     world.crash(a)
     world.heal_pair(b, c)
     world.run(2.0)
@@ -117,7 +117,7 @@ def _late_acknowledgement(world: World, client: Client, a: str, b: str, c: str) 
     late = Acknowledged(term - 1, world.nodes[a].journal.last_index + 1, True, False)
     link = world.links[frozenset((a, b))]
     world.nodes[a].replica.received(world.now, b, link.generation, late)
-    world.step(world.nodes[a])
+    world.kick(world.nodes[a])
     world.run(0.05)
     if lost.ended is None:
         return

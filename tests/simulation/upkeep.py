@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from raftos.state.command import encode_request
 from tests.simulation.caller import ATTEMPT_S, Caller
-from tests.simulation.world import CLUSTER_EPOCH_MS, Node, World
+from tests.simulation.node import Node
+from tests.simulation.world import CLUSTER_EPOCH_MS, World
 
 INTERVAL_S = 0.5
 LONG_AFTER_MS = CLUSTER_EPOCH_MS + 24 * 3_600_000
@@ -36,4 +37,4 @@ class Upkeep(Caller):
                 request = encode_request(self.request_id(), command)
                 replica.propose(world.now, object(), [request], world.now + ATTEMPT_S)
             if due:
-                world.step(node)
+                world.kick(node)

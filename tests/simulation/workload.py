@@ -178,7 +178,7 @@ class Nemesis:
             node, target = self.world.nodes[leader], self.world.random.choice([None, *self.world.names])
             self.world.note("transfer", leader, target)
             node.replica.transfer(self.world.now, object(), target, self.world.now + 2.0)
-            self.world.step(node)
+            self.world.kick(node)
 
     def _duplicate(self) -> None:
         self.world.duplicating = True

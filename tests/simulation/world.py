@@ -5,6 +5,9 @@ when it was planned; every choice comes from one seeded generator. Links keep th
 as TCP does, but may stall in one direction or close; a closed link's frames may still turn up,
 late, under the old generation, and while `duplicating` frames arrive twice. A crash keeps only what
 the disk synced, and of the machine's state the present, an earlier one, or nothing.
+
+Members live as under the shipped driver: inputs gather into a turn, which steps; who answers that
+no step is needed gets none; some writes are synced in place, and what they promise is sent at once.
 """
 
 from __future__ import annotations
@@ -18,22 +21,20 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol
 
-from raftos.consensus.core import Timings
+from raftos.consensus.core import Frame, Output, Timings
 from raftos.consensus.guard import Rules, SafetyViolation
-from raftos.consensus.journal import Identity, Journal
-from raftos.consensus.messages import Append, Message
+from raftos.consensus.journal import Identity, Journal, Write
+from raftos.consensus.messages import Acknowledged, Append, Message
 from raftos.consensus.replica import Replica
 from raftos.consensus.replication import NOTICE_S
 from raftos.state.events import Told
 from raftos.state.machine import Machine
-from raftos.state.reader import Reader
 from raftos.state.storage import FILE_NAME
 from tests.simulation.care import Care, domains_with
 from tests.simulation.history import History, Violation
 from tests.simulation.ledger import Ledger
-from tests.simulation.storage import SimulatedStorage
+from tests.simulation.node import Link, Node
 
 TIMINGS = Timings(heartbeat_s=0.1, election_s=0.5, append_bytes=2_000)
 TICK_S = 0.025
@@ -42,47 +43,10 @@ CLUSTER_EPOCH_MS = 1_700_000_000_000
 WALL_CLOCKS_DIFFER_MS = 30_000
 RETRY_S = 0.25
 """How often a disk that was full is tried again, as in the driver."""
-
-
-class Link:
-    """One connection between two members: ordered, until it stalls or closes."""
-
-    def __init__(self, generation: int) -> None:
-        self.generation = generation
-        self.last_arrival: dict[str, float] = {}
-        self.stalled: dict[str, list[tuple[str, Message]]] = {}
-
-
-class Listening(Protocol):
-    """An open stream of events."""
-
-    def tell(self, told: Sequence[Told]) -> None: ...
-
-    def cut(self) -> None: ...
-
-
-class Node:
-    """One machine: a disk that outlives crashes and, while it runs, a replica on it."""
-
-    def __init__(self, name: str, folder: Path) -> None:
-        self.name = name
-        self.folder = folder
-        self.earlier = folder.with_name(f"{name}-earlier")
-        self.storage = SimulatedStorage()
-        self.incarnation = 0
-        self.paused = False
-        self.missed: list[Callable[[], None]] = []
-        self.writing: Any = None
-        self.stuck: list[tuple[int, bytes]] = []
-        """Entries handed over, but not applied yet."""
-        self.trouble: dict[str, str] = {}
-        self.streams: list[Listening] = []
-        """The open streams of this life."""
-        self.replica: Replica
-        self.journal: Journal
-        self.machine: Machine
-        self.reader: Reader
-        self.up = False
+GATHER_S = 0.0005
+"""So long at most, an input waits for others of the same turn."""
+LONG_TURN = 0.05
+"""So probably, each time something is applied, the turn has taken so long that others have theirs first."""
 
 
 class World:
@@ -121,6 +85,8 @@ class World:
         self.full_journal: set[str] = set()
         self.full_state: set[str] = set()
         self.duplicating = False
+        self.synced_in_place = self.random.choice((0.0, 0.5, 0.8, 1.0))
+        """The share of the writes that the event loop does itself while the disk is quick."""
         self.walls_ms = {
             name: CLUSTER_EPOCH_MS + self.random.randrange(WALL_CLOCKS_DIFFER_MS) for name in self.names
         }
@@ -168,15 +134,15 @@ class World:
         if node.up:
             return
         node.incarnation += 1
-        node.up, node.paused, node.missed, node.writing = True, False, [], None
-        node.stuck, node.trouble = [], {}
+        node.up = True
+        node.begin_life(self.now)
         node.folder.mkdir(parents=True, exist_ok=True)
         node.journal = Journal.open(
             node.storage, Identity("simulated", name), segment_bytes=40_000, cache_bytes=8_000
         )
         node.machine = Machine(node.folder, cluster_id="simulated", domains=self.domains)
         node.machine.on_events(lambda told: self._told(node, told))
-        node.reader, node.streams = node.machine.reader(), []
+        node.reader = node.machine.reader()
         if node.journal.last_index < node.machine.applied_index:
             raise Violation(
                 f"{name} applied {node.machine.applied_index}, but its log ends at {node.journal.last_index}"
@@ -208,7 +174,7 @@ class World:
         node.up = False
         node.incarnation += 1
         if node.writing is not None and self.random.random() < 0.7:
-            self._tear(node)
+            self._tear(node, node.writing)
         node.storage.crash(self.random)
         for stream in list(node.streams):
             stream.cut()
@@ -231,10 +197,10 @@ class World:
             with closing(sqlite3.connect(node.earlier)) as earlier:
                 state.backup(earlier)
 
-    def _tear(self, node: Node) -> None:
+    def _tear(self, node: Node, write: Write) -> None:
         """The machine stops while the disk is writing: some bytes are down, none are synced."""
         with node.storage.without_power():
-            node.journal.writer.write(node.writing)
+            node.journal.writer.write(write)
 
     def pause(self, name: str) -> None:
         self.note("pause", name)
@@ -252,37 +218,74 @@ class World:
         if node.up and node.incarnation == incarnation:
             if node.paused:
                 node.missed.append(lambda: self.on(node, incarnation, event))
-            else:
+                return
+            try:
                 event()
+            except SafetyViolation as violation:
+                raise Violation(f"{node.name}: {violation}") from violation
 
     def _tick(self, node: Node, incarnation: int) -> None:
         def tick() -> None:
             self.after(TICK_S, lambda: self.on(node, incarnation, tick))
             node.replica.tick(self.now)
-            self.step(node)
+            self.kick(node)
 
         self.on(node, incarnation, tick)
 
-    # One step of a member, and what comes out of it.
+    # The turns of a member, and what comes out of them.
 
-    def step(self, node: Node) -> None:
-        try:
-            node.replica.step(self.now)
-            while output := node.replica.take():
-                for peer, generation, message in output.frames:
-                    self._send(node.name, peer, generation, message)
-                self._write(node)
-                for token, value in output.done:
-                    self._end_call(token, value)
-                if output.committed:
-                    self._apply(node, output.committed)
-            self._write(node)
-        except SafetyViolation as violation:
-            raise Violation(f"{node.name}: {violation}") from violation
+    def kick(self, node: Node) -> None:
+        """Plan a turn, in which a step concludes the inputs until then."""
+        if not node.kicked:
+            node.kicked = True
+            self.later(node, GATHER_S * self.random.random(), lambda: self.turn(node))
+
+    def turn(self, node: Node) -> None:
+        node.kicked, node.running = False, True
+        self._step(node)
+        while output := node.replica.take():
+            self._conclude(node, output)
+            if output.committed and self.random.random() < LONG_TURN:
+                self.kick(node)
+                break
+        self._write_and_promise(node)
+        node.running = False
         if node.replica.core.is_leader:
             self.history.leads(node.name, node.replica.core.term)
-        if node.replica.replication.has_news:
-            self.later(node, NOTICE_S, lambda: self.step(node))
+        if node.replica.replication.has_news and not node.waking:
+            node.waking = True
+            self.later(node, NOTICE_S, lambda: self._wake(node))
+        self._miss_no_step(node)
+
+    def _step(self, node: Node) -> None:
+        node.stepped_at = self.now
+        node.replica.step(self.now)
+
+    def _wake(self, node: Node) -> None:
+        node.waking = False
+        self.kick(node)
+
+    def _miss_no_step(self, node: Node) -> None:
+        """A step that nobody asked for has nothing to do."""
+        if not node.kicked and (undone := node.left_undone()):
+            raise Violation(f"{node.name} was not woken, but has left undone: {undone}")
+
+    def _conclude(self, node: Node, output: Output) -> None:
+        self._send_all(node, output.frames)
+        self._write_and_promise(node)
+        for token, value in output.done:
+            self._end_call(token, value)
+        if output.committed:
+            self._apply(node, output.committed)
+
+    def _send_all(self, node: Node, frames: list[Frame]) -> None:
+        for peer, generation, message in frames:
+            self._send(node.name, peer, generation, message)
+
+    def _write_and_promise(self, node: Node) -> None:
+        """Before anything is applied: peers wait for what became durable in place."""
+        self._write(node)
+        self._send_all(node, node.replica.take_frames())
 
     def later(self, node: Node, delay: float, event: Callable[[], None]) -> None:
         incarnation = node.incarnation
@@ -310,7 +313,7 @@ class World:
         self.note("apply", node.name, node.machine.applied_index, node.machine.state_hash.hex()[:8])
         indexes = [index for index, _ in entries]
         node.replica.applied(self.now, list(zip(indexes, results, strict=True)), node.machine.time_ms)
-        node.replica.step(self.now)
+        self._step(node)
         if self.random.random() < 0.02:
             self._remember_state(node)
 
@@ -321,7 +324,7 @@ class World:
 
     def _apply_again(self, node: Node) -> None:
         self._apply_stuck(node)
-        self.step(node)
+        self.kick(node)
 
     def _trouble(self, node: Node, where: str, *, full: bool) -> None:
         """Tell the replica, as the driver does, when a disk is found full, or no longer."""
@@ -333,30 +336,35 @@ class World:
         if bool(node.trouble) != before:
             self.note("trouble", node.name, *node.trouble)
             node.replica.troubled(self.now, next(iter(node.trouble.values()), None))
+            self.kick(node)
 
     def _write(self, node: Node) -> None:
-        if node.writing is not None:
+        write = None if node.writing is not None else node.journal.take()
+        if write is None:
             return
-        node.writing = node.journal.take()
-        if node.writing is None:
-            return
-        write = node.writing
+        node.writing = write
+        slow_s = self.slow_disk.get(node.name)
+        if slow_s is None and self.random.random() < self.synced_in_place:
+            self._written(node, write)
+        else:
+            delay_s = slow_s or self.random.expovariate(1 / 0.002)
+            self.later(node, delay_s, lambda: self._written(node, write))
 
-        def written() -> None:
-            full = node.name in self.full_journal
-            self._trouble(node, "journal", full=full)
-            if full:
-                self.later(node, RETRY_S, written)
-                self.step(node)
-                return
+    def _written(self, node: Node, write: Write) -> None:
+        """The disk is done: in a turn if it was in place, or between turns."""
+        full = node.name in self.full_journal
+        if full:
+            self.later(node, RETRY_S, lambda: self._written(node, write))
+        else:
             node.journal.writer.write(write)
             node.writing = None
             node.journal.finish(write)
-            node.replica.synced(self.now)
-            self.step(node)
-
-        delay = self.slow_disk.get(node.name) or self.random.expovariate(1 / 0.002)
-        self.later(node, delay, written)
+        self._trouble(node, "journal", full=full)
+        if full:
+            return
+        asked = node.replica.synced(self.now) and self.care.syncs_ask
+        if asked or not node.running:
+            self.kick(node)
 
     # Wires.
 
@@ -374,7 +382,7 @@ class World:
         for one, other in ((a, b), (b, a)):
             node = self.nodes[one]
             node.replica.linked(self.now, other, link.generation)
-            self.step(node)
+            self.kick(node)
 
     def _reachable(self, name: str) -> bool:
         return self.nodes[name].up and not self.nodes[name].paused
@@ -393,7 +401,7 @@ class World:
 
         def notice() -> None:
             node.replica.unlinked(self.now, other, generation)
-            self.step(node)
+            self.kick(node)
 
         self.later(node, 0.002 * self.random.random(), notice)
 
@@ -448,15 +456,17 @@ class World:
 
         def arrive() -> None:
             self.note("frame", sender, receiver, type(message).__name__)
-            try:
-                node.replica.received(self.now, sender, generation, message)
-            except SafetyViolation as violation:
-                raise Violation(f"{receiver}: {violation}") from violation
-            self.step(node)
+            if node.replica.received(self.now, sender, generation, message) and self._is_heard(message):
+                self.kick(node)
+            else:
+                self._miss_no_step(node)
 
         self.later(node, arrival - self.now, arrive)
         if self.duplicating and self.random.random() < 0.3:
             self.later(node, arrival - self.now + self.random.expovariate(1 / 0.05), arrive)
+
+    def _is_heard(self, message: Message) -> bool:
+        return self.care.answers_ask or not isinstance(message, Acknowledged)
 
     # Views.
 

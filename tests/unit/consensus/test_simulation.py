@@ -29,6 +29,8 @@ FOUND_AS_IT_GOES = {
     "tells_alike": "as others did not",
     "numbers_densely": "a read of .* has gaps|the sequences of .* have a gap",
     "numbers_in_order": "was there before it was sent",
+    "syncs_ask": "was not woken, but has left undone",
+    "answers_ask": "was not woken, but has left undone",
 }
 """For each care of the simulation what is said when it is missing."""
 

@@ -18,7 +18,7 @@ def transfer(world: World, source: str, target: str) -> object:
     world.tokens[token] = told.append
     node = world.nodes[source]
     node.replica.transfer(world.now, token, target, world.now + TRANSFER_S)
-    world.step(node)
+    world.kick(node)
     world.run_until(lambda: bool(told), ELECTED_S, "the end of the transfer")
     return told[0]
 
@@ -68,7 +68,7 @@ def test_a_deposed_leader_does_not_call_itself_the_new_one(tmp_path: Path) -> No
         node.replica.transfer(world.now, token, None, world.now + TRANSFER_S)
         node.replica.core.engine.observe_term(world.now, node.replica.core.term + 1)
         node.replica.tick(world.now)
-        world.step(node)
+        world.turn(node)
         assert source not in told
         world.run_until(lambda: bool(told), ELECTED_S, "the end of the transfer")
     finally:
