@@ -14,18 +14,15 @@ import random
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
 from itertools import accumulate
 
 import msgspec
 import uvloop
 
-from bench.client import load_of
+from bench.client import ROOMS, load_of, open_rooms, room
 from bench.figures import Load
 from raftos import AsyncClient
-from raftos.errors import Conflict
 
-ROOMS = 10
 IN_FLIGHT = 256
 WORDS_EACH = 12
 VOCABULARY = 20_000
@@ -42,16 +39,14 @@ def texts(random_source: random.Random) -> Iterator[str]:
 
 
 async def fill(client: AsyncClient, messages: int) -> None:
-    for number in range(ROOMS):
-        with suppress(Conflict):
-            await client.chat.create(f"room-{number}")
+    await open_rooms(client)
     stream = enumerate(texts(random.Random(1)))
 
     async def one() -> None:
         for number, text in stream:
             if number >= messages:
                 return
-            await client.chat.send(f"room-{number % ROOMS}", text, sender="bench")
+            await client.chat.send(room(number % ROOMS), text, sender="bench")
             if number % 50_000 == 0:
                 print(f"{number:,} messages", file=sys.stderr, flush=True)
 
@@ -76,14 +71,16 @@ async def readings(client: AsyncClient, messages: int, count: int) -> dict[str, 
 
     async def page() -> object:
         since = source.randrange(max(1, last - PAGE))
-        return await client.chat.page(f"room-{source.randrange(ROOMS)}", since=since, limit=PAGE)
+        return await client.chat.page(room(source.randrange(ROOMS)), since=since, limit=PAGE)
 
     async def newest() -> object:
-        return await client.chat.page(f"room-{source.randrange(ROOMS)}", last=PAGE)
+        return await client.chat.page(room(source.randrange(ROOMS)), last=PAGE)
 
-    def search(*ranks: int, room: str | None = None) -> Callable[[], Awaitable[object]]:
+    def search(*ranks: int, within: str | None = None) -> Callable[[], Awaitable[object]]:
         async def call() -> object:
-            return await client.chat.search(" ".join(f"word{source.choice(ranks)}" for _ in "ab"), room=room)
+            return await client.chat.search(
+                " ".join(f"word{source.choice(ranks)}" for _ in "ab"), room=within
+            )
 
         return call
 
@@ -92,7 +89,7 @@ async def readings(client: AsyncClient, messages: int, count: int) -> dict[str, 
         "newest page": await measured(newest, count),
         "search, common words": await measured(search(0, 1, 2), count),
         "search, words of all kinds": await measured(search(0, 10, 100, 1_000, 10_000), count),
-        "search, in one room": await measured(search(0, 10, 100, 1_000, room="room-3"), count),
+        "search, in one room": await measured(search(0, 10, 100, 1_000, within=room(3)), count),
     }
 
 
