@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, Self
 
 import msgspec
+
+from raftos.consensus.configuration import Change
 
 
 class Role(StrEnum):
@@ -37,11 +39,37 @@ class Status(msgspec.Struct, frozen=True):
     last_index: int
     synced_index: int
     voters: tuple[str, ...]
+    """The ids of the configuration in force, those who vote."""
     connected: tuple[str, ...]
     has_quorum: bool
     """A leader is known that this member heard from within one election timeout."""
+    learners: tuple[str, ...] = ()
+    """Those who are only sent the log, the joining ones among them."""
+    removed: tuple[str, ...] = ()
+    """Ids that belong to nobody any more."""
+    first_index: int = 1
+    """The first entry that the log still holds; the snapshot has what came before."""
+    snapshot_index: int = 0
+    """The last entry in the newest snapshot on this member's disk, 0 without one."""
     trouble: str | None = None
     """One sentence when this member cannot acknowledge or apply (disk full), else None."""
+
+
+class Snapshot(Protocol):
+    """A snapshot file that stays while it is held: `with await consensus.snapshot(...) as held:`."""
+
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes of the file; blocks, so call it on a thread."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 Handler = Callable[[str, bytes], Awaitable[bytes]]
@@ -68,6 +96,20 @@ class Consensus(Protocol):
         """Hand leadership to `target_id` (or the best follower); returns the new leader's id.
 
         Raises NoQuorum (no leader), InvalidInput (not a voter), Conflict (did not catch up in time).
+        """
+
+    async def change(self, change: Change, deadline: float) -> int:
+        """Change who belongs to the cluster; returns the index of the configuration in force, once agreed on.
+
+        Asked again after it is made, it does nothing. Raises NotFound, InvalidInput, LimitReached, Conflict
+        (another change under way, or it would leave no majority of reachable voters; the leader cannot be
+        removed), NoQuorum, OutcomeUnknown.
+        """
+
+    async def snapshot(self, deadline: float) -> Snapshot:
+        """A snapshot of this member's state as of now or later, on its disk; leave it to free it again.
+
+        Raises NotReady (disk full, or no time), NoQuorum.
         """
 
     async def ask(self, member_id: str, body: bytes, timeout_s: float) -> bytes:
