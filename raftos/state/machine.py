@@ -12,26 +12,32 @@ One call of `apply` is one SQLite transaction, in which position, revision and h
 | domain code raises (a bug)             | `Failed`: that one command rolled back, `faults` counts it |
 | disk full, I/O error, corruption, lock | `CannotApply`: nothing of the call happened; try it again  |
 | an entry this version cannot read      | `CannotApply`: upgrade this member                         |
+
+A snapshot begins with `copy_to` and ends with `replace`, on this member or on another: there everything in
+memory is read anew from the new file. `sync` says what of the log is needed no more after a crash.
 """
 
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from raftos.state import events, requests, storage, tally
+from raftos.state import copying, events, requests, storage, tally
+from raftos.state.copying import Copied
 from raftos.state.domain import Domain
 from raftos.state.domains import DOMAINS
 from raftos.state.events import Told
+from raftos.state.place import Place, current_file, put_in_place, remove, sync_folder
 from raftos.state.reader import Reader
-from raftos.state.storage import CannotApply, is_own_trouble
+from raftos.state.storage import CannotApply, StateIncomplete, is_own_trouble
 from raftos.state.turn import Position, Turn, Vocabulary
 
-__all__ = ["CannotApply", "Machine", "Reader"]
+__all__ = ["CannotApply", "Copied", "Machine", "Reader", "StateIncomplete"]
 
 _LOAD = "SELECT applied_index, time_ms, revision, horizon_ms, state_hash FROM machine"
 _SAVE = "UPDATE machine SET applied_index = ?, time_ms = ?, revision = ?, horizon_ms = ?, state_hash = ?"
@@ -52,22 +58,32 @@ class Machine:
         domains: Sequence[Domain] = DOMAINS,
         max_requests: int = requests.MAX_REQUESTS,
     ) -> None:
-        self._path = path
+        self._cluster_id = cluster_id
         self._domains = domains
+        self._max_requests = max_requests
         self._vocabulary = Vocabulary(domains)
-        schema = "".join(
+        self._schema = "".join(
             (tally.SCHEMA, events.SCHEMA, requests.SCHEMA, *(domain.schema for domain in domains))
         )
-        self._db = storage.open_state(path, cluster_id, schema)
         self._noted: list[int] = []
-        self._db.create_function("noted", 1, self._noted.append)
-        self._position = Position(*self._db.execute(_LOAD).fetchone())
-        self._memory = requests.RequestMemory(self._db, self._position.horizon_ms, max_requests)
-        defaults = {name: most for domain in domains for name, most in domain.tallies.items()}
-        self._tallies = tally.Tallies(self._db, defaults)
+        self._copy_lock = threading.Lock()
+        self._is_copying = False
+        self._synced_folder_of: Path | None = None
+        self._sync_trouble = ""
         self._listener: Callable[[Sequence[Told]], None] | None = None
         self.faults = 0
         """Commands that ended `Failed` since this process opened the state; above 0 health is red."""
+        self._db = storage.open_state(path, cluster_id, self._schema)
+        self._place = Place(path, current_file(path))
+        self._load()
+
+    def _load(self) -> None:
+        """Read into memory what is kept there, from the file that is open."""
+        self._db.create_function("noted", 1, self._noted.append)
+        self._position = Position(*self._db.execute(_LOAD).fetchone())
+        self._memory = requests.RequestMemory(self._db, self._position.horizon_ms, self._max_requests)
+        defaults = {name: most for domain in self._domains for name, most in domain.tallies.items()}
+        self._tallies = tally.Tallies(self._db, defaults)
 
     @property
     def applied_index(self) -> int:
@@ -169,14 +185,89 @@ class Machine:
 
     def reader(self) -> Reader:
         """Another connection for queries; the caller closes it."""
-        return Reader(self._path / storage.FILE_NAME, self._domains)
+        return Reader(self._place, self._domains)
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database file; call it on a thread. Raises CannotApply."""
+        path = self._place.path
         try:
-            storage.checkpoint(self._path / storage.FILE_NAME)
+            storage.checkpoint(path, in_full=not self._is_copying)
         except (sqlite3.Error, OSError) as error:
+            if path != self._place.path:
+                return  # Replaced meanwhile: there is nothing to move in the old one.
             raise CannotApply(f"cannot write the state to disk: {error}; free some space") from error
+
+    def copy_to(self, path: Path) -> Copied:
+        """Copy the state as of one moment into the file `path`; call it on a thread, while others apply.
+
+        Where the copy stands is what it says itself. Raises CannotApply, and leaves no file, when the disk
+        does not take it. One copy is made at a time; `path` has to be on no other's way, `COPY_NAME` in the
+        folder of the state is removed when that is opened.
+        """
+        with self._copy_lock:
+            self._is_copying = True
+            try:
+                return self._copy(path)
+            finally:
+                self._is_copying = False
+
+    def _copy(self, path: Path) -> Copied:
+        while True:
+            source = self._place.path
+            try:
+                return copying.copy_state(source, path)
+            except (sqlite3.Error, OSError) as error:
+                # Replaced meanwhile: then the old file is gone, and the new one is copied.
+                if source == self._place.path:
+                    raise CannotApply(f"cannot copy the state: {error}; free some space") from error
+
+    def sync(self) -> int:
+        """Make durable what is applied; up to which log index it is. Call it on a thread.
+
+        Raises CannotApply. After a failed sync it does so for ever, because what the disk lost looks written
+        from then on: this process never again knows what of the state is durable.
+        """
+        while not self._sync_trouble:
+            path, index = self._place.path, self.applied_index
+            try:
+                storage.sync_log(path)
+                if self._synced_folder_of != path:
+                    sync_folder(path.parent)
+                    sync_folder(path.parent.parent)
+                    self._synced_folder_of = path
+            except OSError as error:
+                if self._place.path == path:
+                    self._sync_trouble = f"cannot sync the state: {error}; check the disk and start again"
+            else:
+                if self._place.path == path:
+                    return index
+        raise CannotApply(self._sync_trouble)
+
+    def replace(self, incoming: Path, *, allow_older: bool = False) -> None:
+        """Go on from the state in `incoming`, a closed and synced file in this folder (`restore_file`).
+
+        Durable when it returns; wherever it is interrupted, the folder holds the old state or the new one.
+        Call it where `apply` is called. Readers go over by themselves. Nobody is told of events.
+
+        Raises StartupError and changes nothing for another cluster, for another format, and for a position
+        that is not newer, unless `allow_older`. Any other error leaves the machine closed: the process has to
+        end, and opens one of the two states when it starts again.
+        """
+        copying.refuse_unfit(incoming, self._cluster_id, None if allow_older else self.applied_index)
+        old, old_path = self._db, self._place.path
+        try:
+            self._end_transaction()
+            path = put_in_place(self._place.folder, incoming)
+            self._db = storage.open_file(path, self._cluster_id, self._schema)
+            self._load()
+        except BaseException:
+            old.close()
+            self._db.close()
+            raise
+        self._place.path = path
+        old.close()
+        with suppress(OSError):  # Opening the state removes what is left.
+            remove(old_path)
 
     def check(self) -> None:
         """Raise AssertionError with one sentence for each invariant that does not hold."""

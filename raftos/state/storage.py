@@ -7,18 +7,27 @@ the log replays what was lost, because the applied index is saved in the same tr
 Errors divide in two. A *deterministic* one (a constraint, wrong SQL) happens on every member alike
 and is a bug in domain code. Everything else is this machine's own trouble (full disk, I/O error,
 corruption, a lock): then the member cannot apply, and must never pretend that it did.
+
+**What is durable.** A commit is written to the write-ahead log and not synced. A checkpoint syncs the log
+before it moves anything, and SQLite writes over the log from its beginning only after *everything* in it was
+moved and the database file synced. At any moment the synced database file and the log as it is now make up
+the whole state, however far a checkpoint has come and whether a reader held it up. So to have durable what
+was committed it is enough to sync the log (`sync_log`). The database file need not be synced, and must not be
+opened for it: closing any descriptor of it would drop the locks that SQLite holds on it in this process.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from raftos.errors import StartupError
+from raftos.state import place
 
-FILE_NAME = "state.sqlite3"
+FILE_NAME = place.FIRST_NAME
 FORMAT = 2
 CACHE_KIB = 8_192
 WAL_KEEP_BYTES = 128 * 1024 * 1024
@@ -57,6 +66,10 @@ _DETERMINISTIC = frozenset(
         sqlite3.SQLITE_TOOBIG,
     )
 )
+
+
+class StateIncomplete(StartupError):
+    """The state came from a snapshot and is not whole: extract the snapshot again, and put it in place."""
 
 
 class CannotApply(Exception):
@@ -103,9 +116,16 @@ def open_state(directory: Path, cluster_id: str, schema: str) -> sqlite3.Connect
     """Open or create the state of `cluster_id`. Raises StartupError and leaves a foreign file as it was."""
     with _startup_sentences(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        path = directory / FILE_NAME
+        path = place.current_file(directory)
         if path.exists():
             _refuse_foreign(path, cluster_id)
+        place.clean(directory, path)
+        return open_file(path, cluster_id, schema)
+
+
+def open_file(path: Path, cluster_id: str, schema: str) -> sqlite3.Connection:
+    """Open one state file, and create what is missing in it. Raises StartupError."""
+    with _startup_sentences(path.parent):
         db = connect(path)
         try:
             db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {schema} COMMIT;")
@@ -122,15 +142,21 @@ def open_state(directory: Path, cluster_id: str, schema: str) -> sqlite3.Connect
 def _refuse_foreign(path: Path, cluster_id: str) -> None:
     # A connection that may write would, on closing, fold a write-ahead log that is not ours into the
     # file; and where there is none, only an immutable one does not leave an empty one behind.
-    immutable = "" if path.with_name(f"{FILE_NAME}-wal").exists() else "&immutable=1"
+    immutable = "" if place.beside(path, "-wal").exists() else "&immutable=1"
     db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro{immutable}", uri=True)
     try:
-        if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'machine'").fetchone():
-            return
-        row = db.execute("SELECT format, cluster_id FROM machine").fetchone()
+        row = None
+        if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'machine'").fetchone():
+            row = db.execute("SELECT format, cluster_id FROM machine").fetchone()
+    except sqlite3.DatabaseError as error:
+        if not place.generation(path):
+            raise
+        raise _incomplete(path, str(error)) from error
     finally:
         db.close()
     if row is None:
+        if place.generation(path):
+            raise _incomplete(path, "it is empty")
         return
     if row[0] > FORMAT:
         raise StartupError(
@@ -147,19 +173,41 @@ def _refuse_foreign(path: Path, cluster_id: str) -> None:
         )
 
 
-def checkpoint(path: Path) -> None:
+def _incomplete(path: Path, reason: str) -> StateIncomplete:
+    return StateIncomplete(
+        f"the state in {path} came from a snapshot and is not whole: {reason}; remove the folder it is in, "
+        "and the newest snapshot is extracted anew at the next start"
+    )
+
+
+def sync_log(path: Path) -> None:
+    """Make durable what has been committed to a state file. Raises OSError."""
+    descriptor = os.open(place.beside(path, "-wal"), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def checkpoint(path: Path, *, in_full: bool = True) -> None:
     """Move the WAL into the database file, on a connection of its own.
 
     A passive checkpoint holds nobody up, but SQLite starts the WAL again from its beginning only when
     *nothing* is left in it, and under steady writing something always is: it would grow without bound.
     Past `WAL_KEEP_BYTES` passive checkpoints are therefore repeated, each with less to do than the one
     before, and the short rest is moved while the writer waits.
+
+    While somebody reads for long, the rest cannot be moved, and the writer would wait in vain until a lock
+    times out: then `in_full` has to be false, and the log grows.
     """
-    db = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
+    # It has to exist: a checkpoint must not create the file that a replacement has just removed.
+    uri = f"{path.resolve().as_uri()}?mode=rw"
+    db = sqlite3.connect(uri, uri=True, timeout=LOCK_TIMEOUT_S, isolation_level=None)
     try:
+        db.execute("PRAGMA synchronous = NORMAL")
         (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
         frames = _move(db, "PASSIVE")
-        if frames * page_bytes < WAL_KEEP_BYTES:
+        if not in_full or frames * page_bytes < WAL_KEEP_BYTES:
             return
         for _ in range(CHECKPOINT_ROUNDS):
             before, frames = frames, _move(db, "PASSIVE")

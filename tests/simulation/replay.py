@@ -19,7 +19,7 @@ from raftos.state.domain import Domain
 from raftos.state.domains import command_decoder
 from raftos.state.events import Told
 from raftos.state.machine import Machine
-from raftos.state.storage import FILE_NAME
+from raftos.state.place import current_file
 from tests.simulation.history import History, Violation
 from tests.simulation.ledger import Ledger
 
@@ -95,7 +95,7 @@ class Replay:
 
 def _tables(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Each table's name and a digest of its rows."""
-    with closing(sqlite3.connect(folder / FILE_NAME)) as db:
+    with closing(sqlite3.connect(current_file(folder))) as db:
         for (name,) in db.execute(_NAMES).fetchall():
             digest = blake2b(digest_size=16)
             for row in db.execute(f'SELECT * FROM "{name}"'):  # noqa: S608 - SQLite names it so itself.

@@ -14,7 +14,7 @@ from types import ModuleType
 from raftos.consensus import proposals
 from raftos.consensus.guard import Rules
 from raftos.state import events
-from raftos.state.storage import FILE_NAME
+from raftos.state.place import current_file
 from tests.simulation.caller import Caller
 from tests.simulation.care import Care
 from tests.simulation.chats import OPENED, Chatter
@@ -199,6 +199,6 @@ def _look_back(world: World, folder: Path) -> None:
 
 def _rows(folder: Path) -> dict[str, tuple[bytes, int, int]]:
     """Every key with its value, version and revision, read from the member's own file."""
-    with closing(sqlite3.connect(folder / FILE_NAME)) as db:
+    with closing(sqlite3.connect(current_file(folder))) as db:
         rows = db.execute("SELECT key, value, version, revision FROM kv").fetchall()
     return {key: (value, version, revision) for key, value, version, revision in rows}

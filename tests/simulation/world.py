@@ -30,7 +30,7 @@ from raftos.consensus.replica import Replica
 from raftos.consensus.replication import NOTICE_S
 from raftos.state.events import Told
 from raftos.state.machine import Machine
-from raftos.state.storage import FILE_NAME
+from raftos.state.place import FIRST_NAME, current_file
 from tests.simulation.care import Care, domains_with
 from tests.simulation.history import History, Violation
 from tests.simulation.ledger import Ledger
@@ -189,10 +189,10 @@ class World:
             shutil.rmtree(node.folder)
         if kept == "earlier" and node.earlier.is_file():
             node.folder.mkdir()
-            shutil.copy(node.earlier, node.folder / FILE_NAME)
+            shutil.copy(node.earlier, node.folder / FIRST_NAME)
 
     def _remember_state(self, node: Node) -> None:
-        with closing(sqlite3.connect(node.folder / FILE_NAME)) as state:
+        with closing(sqlite3.connect(current_file(node.folder))) as state:
             node.earlier.unlink(missing_ok=True)
             with closing(sqlite3.connect(node.earlier)) as earlier:
                 state.backup(earlier)

@@ -1,11 +1,11 @@
-"""The journal's narrow port to a flat folder of files, and the implementation on a real disk.
+"""The narrow port to a flat folder of files, for journal and snapshots, and the one on a real disk.
 
 The port is small so that a simulation can stand in for the disk and lose whatever was not synced.
 Nothing here is mapped into memory: on a full disk a mapping dies of SIGBUS, a write says ENOSPC.
 
 `FileStorage` is used by two threads, the event loop (reading old entries) and the disk thread. They
 share the table of descriptors, which is why it has a lock; descriptors themselves are used with
-explicit offsets and so need none.
+explicit offsets and so need none. Nobody may remove or replace a file that another thread reads.
 """
 
 from __future__ import annotations
@@ -43,8 +43,11 @@ class Storage(Protocol):
     def remove(self, name: str) -> None:
         """Remove a file."""
 
+    def rename(self, old: str, new: str) -> None:
+        """Give a file another name, at once; a file that had it is gone. Durable by `sync_directory`."""
+
     def sync_directory(self) -> None:
-        """Make created and removed names durable."""
+        """Make created, renamed and removed names durable."""
 
     def close(self) -> None:
         """Let go of everything held open."""
@@ -92,6 +95,15 @@ class FileStorage:
         if descriptor is not None:
             os.close(descriptor)
         (self._folder / name).unlink()
+
+    def rename(self, old: str, new: str) -> None:
+        with self._lock:
+            (self._folder / old).rename(self._folder / new)
+            replaced = self._descriptors.pop(new, None)
+            if old in self._descriptors:
+                self._descriptors[new] = self._descriptors.pop(old)
+        if replaced is not None:
+            os.close(replaced)
 
     def sync_directory(self) -> None:
         _sync_folder(self._folder)

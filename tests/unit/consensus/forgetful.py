@@ -103,6 +103,7 @@ class ForgetfulStorage:
         return bytes(self._file(name).content[offset : offset + size])
 
     def create(self, name: str) -> None:
+        self._refuse_without_power()
         self.files[name] = File()
         self._folders.append(dict(self.files))
         self._step()
@@ -127,11 +128,19 @@ class ForgetfulStorage:
         self._step()
 
     def remove(self, name: str) -> None:
+        self._file(name)
         del self.files[name]
         self._folders.append(dict(self.files))
         self._step()
 
+    def rename(self, old: str, new: str) -> None:
+        self._file(old)
+        self.files[new] = self.files.pop(old)
+        self._folders.append(dict(self.files))
+        self._step()
+
     def sync_directory(self) -> None:
+        self._refuse_without_power()
         self._step()
         self._folders = [dict(self.files)]
 
@@ -139,9 +148,15 @@ class ForgetfulStorage:
         """Nothing is held open."""
 
     def _file(self, name: str) -> File:
+        self._refuse_without_power()
         if name not in self.files:
             raise FileNotFoundError(errno.ENOENT, "No such file", name)
         return self.files[name]
+
+    def _refuse_without_power(self) -> None:
+        # Whatever somebody tries to clean up after the cut, the disk stays as it was.
+        if self.cut_after is not None and self.cut_after < 0:
+            raise PowerCut
 
     def _step(self) -> None:
         if self.cut_after is not None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raftos.state import storage
+from raftos.state import place, storage
 from raftos.state.command import Command, Ok, Query, Result, decode_result, encode_entry, encode_request
 from raftos.state.domain import Domain
 from raftos.state.domains import DOMAINS
@@ -91,7 +91,7 @@ class Feeder:
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
         """Every row of every table."""
-        db = storage.connect_reader(self.folder / storage.FILE_NAME)
+        db = storage.connect_reader(place.current_file(self.folder))
         try:
             tables = [name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
             everything = "SELECT * FROM {} ORDER BY 1"
