@@ -6,7 +6,8 @@ A watcher's life:
 |-------------|--------------------------------------------------------|------------------------------------|
 | catching up | pages of kept events, as fast as it takes them         | it is at the present: it goes live |
 | live        | what each turn of the machine tells, once it was saved | its buffer is full, or this member |
-|             |                                                        | lost its leader or stops           |
+|             |                                                        | lost its leader, stops, or went on |
+|             |                                                        | from a snapshot                    |
 | ended       | `event: end` with the reason                           | it resumes, here or elsewhere      |
 
 **No gap, nothing twice.** The last page is read and the watcher goes live in one turn of the event loop,
@@ -109,6 +110,7 @@ class Streams:
         self.cut = 0
         """Watchers cut off because they were too slow, since the start."""
         member.machine.on_events(self._tell)
+        member.machine.on_replaced(self._leap)
 
     def __len__(self) -> int:
         return len(self._watchers)
@@ -128,6 +130,12 @@ class Streams:
 
         encoding = "Content-Encoding: gzip\r\nVary: Accept-Encoding\r\n" if wish.gzip else ""
         return StreamAnswer(200, b"", sse.CONTENT_TYPE, encoding, run=run)
+
+    def _leap(self) -> None:
+        """This member went on from a snapshot: live watchers were not told what lies between."""
+        for group in self._groups.values():
+            for watcher in group.watchers:
+                watcher.end(NotReady("this member went on from a snapshot; resume from the last id"))
 
     def close(self) -> None:
         """Send every watcher to another member."""

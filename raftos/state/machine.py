@@ -71,6 +71,7 @@ class Machine:
         self._synced_folder_of: Path | None = None
         self._sync_trouble = ""
         self._listener: Callable[[Sequence[Told]], None] | None = None
+        self._replaced_listener: Callable[[], None] | None = None
         self.faults = 0
         """Commands that ended `Failed` since this process opened the state; above 0 health is red."""
         self._db = storage.open_state(path, cluster_id, self._schema)
@@ -84,6 +85,11 @@ class Machine:
         self._memory = requests.RequestMemory(self._db, self._position.horizon_ms, self._max_requests)
         defaults = {name: most for domain in self._domains for name, most in domain.tallies.items()}
         self._tallies = tally.Tallies(self._db, defaults)
+
+    @property
+    def folder(self) -> Path:
+        """Where the state is kept, and files may be put that shall take its place."""
+        return self._place.folder
 
     @property
     def applied_index(self) -> int:
@@ -118,6 +124,10 @@ class Machine:
     def on_events(self, listener: Callable[[Sequence[Told]], None]) -> None:
         """Call `listener(told)` with the events of each turn, right after it was saved."""
         self._listener = listener
+
+    def on_replaced(self, listener: Callable[[], None]) -> None:
+        """Call `listener()` when another state took the place of this one: what lies between was not told."""
+        self._replaced_listener = listener
 
     def apply(self, entries: Sequence[tuple[int, bytes]]) -> list[list[bytes]]:
         """Apply entries of consecutive indexes, the first being `applied_index + 1`.
@@ -247,7 +257,8 @@ class Machine:
         """Go on from the state in `incoming`, a closed and synced file in this folder (`restore_file`).
 
         Durable when it returns; wherever it is interrupted, the folder holds the old state or the new one.
-        Call it where `apply` is called. Readers go over by themselves. Nobody is told of events.
+        Call it where `apply` is called. Readers go over by themselves. Nobody is told of the events between
+        the two, only that there may be some (`on_replaced`).
 
         Raises StartupError and changes nothing for another cluster, for another format, and for a position
         that is not newer, unless `allow_older`. Any other error leaves the machine closed: the process has to
@@ -268,6 +279,8 @@ class Machine:
         old.close()
         with suppress(OSError):  # Opening the state removes what is left.
             remove(old_path)
+        if self._replaced_listener is not None:
+            self._replaced_listener()
 
     def check(self) -> None:
         """Raise AssertionError with one sentence for each invariant that does not hold."""

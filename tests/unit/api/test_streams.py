@@ -257,3 +257,23 @@ def test_a_stopping_member_says_so(tmp_path: Path) -> None:
         assert len(api.app.streams) == 0
 
     run(tmp_path, scenario)
+
+
+def test_a_member_that_went_on_from_a_snapshot_sends_its_watchers_to_resume(tmp_path: Path) -> None:
+    """What lies between the two states was applied elsewhere, so nobody here can be told of it live."""
+
+    async def scenario(api: Api) -> None:
+        machine = api.member.machine
+        await put(api, "a")
+        async with Watcher(api) as watcher:
+            await watcher.next()
+            copy = machine.folder / "incoming.sqlite3"
+            machine.copy_to(copy)
+            machine.replace(copy, allow_older=True)
+            end = (await watcher.until("end"))[-1]
+            assert end.data["error"]["code"] == "not_ready"
+            assert "snapshot" in end.data["error"]["message"]
+        async with Watcher(api, "since=0") as watcher:
+            assert subjects(await watcher.until("bookmark")) == ["a"]
+
+    run(tmp_path, scenario)
