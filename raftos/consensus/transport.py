@@ -195,7 +195,8 @@ class Transport:
     def set_peer(self, peer: str, address: str) -> None:
         """Add a peer or change its address. A link that stands is used until the next one replaces it.
 
-        Raises StartupError when `address` is not host:port or too long, or the id none.
+        What the peer told before no longer counts; what it tells with its next link will.
+        Raises StartupError for an address that is not host:port or too long, and for an id out of its limits.
         """
         check_member_id(peer)
         split_address(address)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
+import structlog
 
 from raftos.consensus.handshake import Dialling, Identity, first_offer
 from raftos.consensus.link import Settings
@@ -211,7 +212,9 @@ def test_when_both_dial_at_once_there_is_one_link(run: Run) -> None:
                 await asyncio.sleep(0.02)
         assert crossed, "not one of these handshakes crossed another: the test shows nothing"
 
-    run(scenario())
+    with structlog.testing.capture_logs() as logs:
+        run(scenario())
+    assert {entry["event"] for entry in logs} == {"peer linked", "peer unlinked"}, "giving way is no fault"
 
 
 def test_members_cut_off_from_each_other_meet_again(run: Run) -> None:
