@@ -28,11 +28,17 @@ class Echo:
 
     transport: Transport
 
-    def linked(self, peer: str, generation: int) -> None:
+    def linked(self, peer: str, generation: int, level: int) -> None:
         pass
 
     def unlinked(self, peer: str, generation: int) -> None:
         raise AssertionError("the link of a benchmark must stand")
+
+    def hearing(self, peer: str, generation: int) -> None:
+        pass
+
+    def moved(self, peer: str, address: str) -> None:
+        pass
 
     def received(self, peer: str, generation: int, frames: list[bytes]) -> None:
         if any(frame[0] for frame in frames):
@@ -50,11 +56,17 @@ class Pinger:
         self.round_trips = 0
         self.stopping = True
 
-    def linked(self, peer: str, generation: int) -> None:
+    def linked(self, peer: str, generation: int, level: int) -> None:
         self.ready.set_result(generation)
 
     def unlinked(self, peer: str, generation: int) -> None:
         raise AssertionError("the link of a benchmark must stand")
+
+    def hearing(self, peer: str, generation: int) -> None:
+        pass
+
+    def moved(self, peer: str, address: str) -> None:
+        pass
 
     def received(self, peer: str, generation: int, frames: list[bytes]) -> None:
         self.round_trips += 1

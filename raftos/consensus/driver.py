@@ -206,7 +206,7 @@ class Driver:
 
     # What happens: links, frames, time, syncs.
 
-    def linked(self, peer: str, generation: int) -> None:
+    def linked(self, peer: str, generation: int, level: int = 1) -> None:
         log.info("peer linked", peer=peer, generation=generation)
         self._replica.linked(time.monotonic(), peer, generation)
         self._kick()
@@ -216,6 +216,12 @@ class Driver:
         self._replica.unlinked(time.monotonic(), peer, generation)
         self._kick()
         self._loop.call_soon(self._tick_later)
+
+    def hearing(self, peer: str, generation: int) -> None:
+        """Part of a long frame arrived."""
+
+    def moved(self, peer: str, address: str) -> None:
+        """The transport dials the new address by itself."""
 
     def received(self, peer: str, generation: int, frames: list[bytes]) -> None:
         """Messages of one link. Raises `msgspec.MsgspecError` for a malformed frame: the link closes."""

@@ -5,9 +5,14 @@ zero is a ping: it says "still here" and is shown to nobody. Before authenticati
 most 1 KiB and the handshake has to end within two seconds; afterwards a frame is at most 16 MiB.
 Whatever breaks a rule closes the connection; there is no other reaction to a fault.
 
-A link's life: `opened` -> `agreed` (handshake done) -> `received`* -> `lost`, each told to its owner
-on the event loop; `opened` and `lost` come exactly once. Closing is always an abort: what matters is
-sent again over the next link, and a peer that stopped reading must not hold this one open.
+A link's life: `opened` -> `agreed` (handshake done) -> (`received` | `hearing`)* -> `lost`, each told
+to its owner on the event loop; `opened` and `lost` come exactly once. `hearing` says that bytes of a
+frame arrive which is not whole yet, at most every 50 ms: over a slow link a long frame takes longer
+than an election timeout, and its sender is alive all the while. Frames are never reordered for that.
+A frame that takes more than 30 s is no sign of life any more, or a trickle could keep a useless leader.
+
+Closing is always an abort: what matters is sent again over the next link, and a peer that stopped
+reading must not hold this one open.
 """
 
 from __future__ import annotations
@@ -15,16 +20,18 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import msgspec
 
-from raftos.consensus.handshake import HANDSHAKE_FRAME_BYTES, Dialling, Handshake, Refused
+from raftos.consensus.handshake import HANDSHAKE_FRAME_BYTES, About, Dialling, Handshake, Refused
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 
 _length = struct.Struct(">I")
 _PING = _length.pack(0)
+
+CLOSED_EARLY = "it closed the connection during the handshake; its log may say why"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,11 +45,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A link on which nothing arrived for this long is closed."""
     redial_first_s: float = 0.02
     redial_longest_s: float = 0.5
+    reverse_after_s: float = 1.0
+    """Without a link for this long, or up to half as long again, also the higher id of a pair dials."""
+    hearing_every_s: float = 0.05
+    hearing_longest_s: float = 30.0
+    """For so long the bytes of one unfinished frame are a sign of life."""
     overflow_bytes: int = 32 * 1024 * 1024
     """A link with more than this waiting to be written is closed: its peer does not read."""
 
 
 DEFAULT_SETTINGS = Settings()
+
+
+class Traffic(NamedTuple):
+    """What passed over one link so far, the handshake and the lengths of frames included."""
+
+    sent_bytes: int
+    received_bytes: int
 
 
 class Owner(Protocol):
@@ -51,6 +70,7 @@ class Owner(Protocol):
     def opened(self, link: Link) -> None: ...
     def agreed(self, link: Link) -> None: ...
     def received(self, link: Link, frames: list[bytes]) -> None: ...
+    def hearing(self, link: Link) -> None: ...
     def lost(self, link: Link) -> None: ...
 
 
@@ -73,6 +93,11 @@ class FrameReader:
         self.limit_bytes = limit_bytes
         self._rest = bytearray()
         self._wanted_bytes = 0
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether some bytes of a frame have arrived and others have not."""
+        return bool(self._rest)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The frames completed by `data`, without pings. Raises Refused for one above the limit.
@@ -114,7 +139,7 @@ class Link(asyncio.Protocol):
     def __init__(self, owner: Owner, handshake: Handshake, settings: Settings) -> None:
         self.generation = 0
         self.closed = False
-        self.reason = "it closed the connection during the handshake; its log may say why"
+        self.reason = CLOSED_EARLY
         self.ended = asyncio.Event()
         self._owner = owner
         self._handshake = handshake
@@ -122,6 +147,19 @@ class Link(asyncio.Protocol):
         self._reader = FrameReader(HANDSHAKE_FRAME_BYTES)
         self._loop = asyncio.get_running_loop()
         self._heard_at_s = self._sent_at_s = self._loop.time()
+        self._sent_bytes = self._received_bytes = 0
+        self._unfinished_since_s = 0.0
+        """When a frame was first seen unfinished; 0 while none is."""
+        self._hearing_at_s = 0.0
+
+    @property
+    def about(self) -> About:
+        """What the other side tells of itself; nothing until `generation` is set."""
+        return self._handshake.about
+
+    @property
+    def traffic(self) -> Traffic:
+        return Traffic(self._sent_bytes, self._received_bytes)
 
     @property
     def peer(self) -> str:
@@ -147,6 +185,7 @@ class Link(asyncio.Protocol):
         if self.closed:
             return
         self._heard_at_s = self._loop.time()
+        self._received_bytes += len(data)
         arriving = self._reader.feed(data)
         try:
             if not self.generation:
@@ -156,7 +195,10 @@ class Link(asyncio.Protocol):
             self.close(str(refusal))
             return
         if frames:
+            self._unfinished_since_s = 0.0
             self._owner.received(self, frames)
+        elif self.generation:
+            self._hear(self._heard_at_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.ended.is_set():
@@ -190,6 +232,17 @@ class Link(asyncio.Protocol):
             # uvloop never calls connection_lost when connecting is cancelled after connection_made.
             self._loop.call_soon(self.connection_lost, None)
 
+    def _hear(self, now_s: float) -> None:
+        """A read that completed no frame: part of a long one, or no more than a ping."""
+        if not self._reader.unfinished:
+            self._unfinished_since_s = 0.0
+            return
+        self._unfinished_since_s = self._unfinished_since_s or now_s
+        is_due = now_s - self._hearing_at_s >= self._settings.hearing_every_s
+        if is_due and now_s - self._unfinished_since_s <= self._settings.hearing_longest_s:
+            self._hearing_at_s = now_s
+            self._owner.hearing(self)
+
     def _shake_hands(self, arriving: Iterator[bytes]) -> None:
         """Take the frames of the handshake and leave those after it, which may come in the same read."""
         for frame in arriving:
@@ -209,6 +262,7 @@ class Link(asyncio.Protocol):
 
     def _write(self, data: bytes) -> None:
         self._sent_at_s = self._loop.time()
+        self._sent_bytes += len(data)
         self._socket.write(data)
         if self._socket.get_write_buffer_size() > self._settings.overflow_bytes:
             self.close("it does not read what is sent to it")

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from raftos.consensus.handshake import Dialling, Identity, first_offer
-from raftos.consensus.link import Settings, join_frames
+import msgspec
+
+from raftos.consensus.handshake import LEVEL, Dialling, Identity, first_offer
+from raftos.consensus.link import Settings, Traffic, join_frames
 from raftos.consensus.transport import Transport
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -16,8 +18,15 @@ Run = Callable[[Coroutine[Any, Any, None]], None]
 SECRET = b"0123456789abcdef" * 2
 # Short enough for quick tests; silence is long enough for a busy machine.
 QUICK = Settings(
-    handshake_s=0.3, ping_after_s=0.05, silent_after_s=1.0, redial_first_s=0.005, redial_longest_s=0.02
+    handshake_s=0.3,
+    ping_after_s=0.05,
+    silent_after_s=1.0,
+    redial_first_s=0.005,
+    redial_longest_s=0.02,
+    reverse_after_s=0.05,
 )
+# For a test in which only the lower id shall dial.
+PATIENT = msgspec.structs.replace(QUICK, reverse_after_s=60.0)
 NOWHERE = "127.0.0.1:1"
 
 
@@ -27,12 +36,14 @@ class Recorder:
     def __init__(self) -> None:
         self.links: list[tuple[str, str, int]] = []
         self.frames: list[bytes] = []
-        self.generation = 0
+        self.moves: list[tuple[str, str]] = []
+        self.heard_at_s: list[float] = []
+        self.generation = self.level = 0
         self._changed = asyncio.Event()
 
-    def linked(self, peer: str, generation: int) -> None:
+    def linked(self, peer: str, generation: int, level: int) -> None:
         self.links.append(("linked", peer, generation))
-        self.generation = generation
+        self.generation, self.level = generation, level
         self._changed.set()
 
     def unlinked(self, peer: str, generation: int) -> None:
@@ -43,6 +54,15 @@ class Recorder:
         assert self.links[-1] == ("linked", peer, generation)
         self.frames += frames
         self._changed.set()
+
+    def hearing(self, peer: str, generation: int) -> None:
+        assert self.links[-1] == ("linked", peer, generation)
+        self.heard_at_s.append(asyncio.get_running_loop().time())
+        self._changed.set()
+
+    def moved(self, peer: str, address: str) -> None:
+        assert self.links[-1:] != [("linked", peer, self.generation)], "it is told before the link is"
+        self.moves.append((peer, address))
 
     async def until(self, expected: Callable[[], bool], within_s: float = 10) -> None:
         async with asyncio.timeout(within_s):
@@ -67,6 +87,9 @@ class Member(Recorder):
         cluster_id: str = "cluster",
         listen_address: str = "127.0.0.1:0",
         settings: Settings = QUICK,
+        advertise_address: str | None = None,
+        level: int = LEVEL,
+        build: str = "",
     ) -> None:
         super().__init__()
         self.transport = Transport(
@@ -77,7 +100,16 @@ class Member(Recorder):
             peers=peers,
             listener=self,
             settings=settings,
+            advertise_address=advertise_address,
+            level=level,
+            build=build,
         )
+
+    @property
+    def traffic(self) -> Traffic:
+        traffic = self.transport.traffic(self.links[-1][1])
+        assert traffic is not None
+        return traffic
 
     def send(self, *frames: bytes) -> bool:
         peer = self.links[-1][1]
@@ -157,7 +189,7 @@ async def stranger_at(member: Member) -> AsyncIterator[Stranger]:
 
 
 @asynccontextmanager
-async def acceptor(settings: Settings = QUICK) -> AsyncIterator[Member]:
+async def acceptor(settings: Settings = PATIENT) -> AsyncIterator[Member]:
     """Member b, which waits to be dialled by a."""
     b = Member("b", {"a": NOWHERE}, settings=settings)
     async with started(b):

@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftos.consensus.handshake import HANDSHAKE_FRAME_BYTES, Accepting, Dialling, Identity, Refused
-from raftos.consensus.link import DEFAULT_SETTINGS, MAX_FRAME_BYTES, FrameReader, Link, join_frames
+from raftos.consensus.link import (
+    DEFAULT_SETTINGS,
+    MAX_FRAME_BYTES,
+    FrameReader,
+    Link,
+    Settings,
+    Traffic,
+    join_frames,
+)
 
 SECRET = b"s" * 32
 FRAMES = st.lists(st.binary(min_size=1, max_size=300), max_size=30)
@@ -100,6 +108,9 @@ class Holder:
         self.frames += frames
         self.reads.append(len(frames))
 
+    def hearing(self, link: Link) -> None:
+        self.told.append("hearing")
+
     def lost(self, link: Link) -> None:
         self.told.append("lost")
 
@@ -107,9 +118,9 @@ class Holder:
 class End:
     """One end of a link, its wire in our hands."""
 
-    def __init__(self, handshake: Dialling | Accepting) -> None:
+    def __init__(self, handshake: Dialling | Accepting, settings: Settings) -> None:
         self.holder, self.wire = Holder(), Wire()
-        self.link = Link(self.holder, handshake, DEFAULT_SETTINGS)
+        self.link = Link(self.holder, handshake, settings)
         self.link.connection_made(self.wire)
 
     def feed(self, data: bytes, cuts: list[int]) -> None:
@@ -117,11 +128,11 @@ class End:
             self.link.data_received(piece)
 
 
-def two_ends() -> tuple[End, End]:
+def two_ends(settings: Settings = DEFAULT_SETTINGS) -> tuple[End, End]:
     peers = {"a": 0, "b": 0}
     return (
-        End(Dialling(Identity("a", "cluster", SECRET), "b", 1, peers.get)),
-        End(Accepting(Identity("b", "cluster", SECRET), peers.get)),
+        End(Dialling(Identity("a", "cluster", SECRET), "b", 1, peers.get), settings),
+        End(Accepting(Identity("b", "cluster", SECRET), peers.get), settings),
     )
 
 
@@ -134,7 +145,7 @@ async def exchange(frames: list[bytes], cuts: list[int]) -> tuple[End, End]:
     assert acceptor.link.send(frames)
     dialler.feed(acceptor.wire.take(), cuts)
     for end in (dialler, acceptor):
-        assert end.holder.told == ["opened", "agreed"]
+        assert [told for told in end.holder.told if told != "hearing"] == ["opened", "agreed"]
         end.link.close("the test is over")
     return dialler, acceptor
 
@@ -178,3 +189,103 @@ def test_a_breach_closes_the_link_and_delivers_nothing_more() -> None:
     assert acceptor.holder.told == ["opened", "lost"]
     assert acceptor.holder.frames == []
     assert "longer than 1024 bytes" in acceptor.link.reason
+
+
+async def linked_ends(settings: Settings) -> tuple[End, End]:
+    """Two ends whose handshake was cut into single bytes."""
+    dialler, acceptor = two_ends(settings)
+    acceptor.feed(dialler.wire.take(), [1])
+    dialler.feed(acceptor.wire.take(), [1])
+    acceptor.feed(dialler.wire.take(), [1])
+    dialler.feed(acceptor.wire.take(), [1])
+    assert dialler.holder.told == acceptor.holder.told == ["opened", "agreed"]
+    return dialler, acceptor
+
+
+def test_bytes_of_an_unfinished_frame_are_reported() -> None:
+    """Each read that leaves a frame unfinished is heard; a whole one, a ping and the handshake are not."""
+
+    async def scenario() -> None:
+        end, _ = await linked_ends(Settings(hearing_every_s=0))
+        holder = end.holder
+        holder.told.clear()
+        data = join_frames([b"x" * 10])
+        for piece, hearings in (
+            (data, 0),
+            (bytes(4), 0),
+            (data[:2], 1),
+            (data[2:6], 2),
+            (data[6:13], 3),
+            (data[13:], 3),
+            (bytes(4), 3),
+            (data + data[:5], 3),
+            (data[5:], 3),
+        ):
+            end.link.data_received(piece)
+            assert holder.told == ["hearing"] * hearings, piece
+        assert holder.frames == [b"x" * 10] * 4
+        end.link.close("the test is over")
+        end.link.data_received(data[:5])
+        assert len(holder.told) == 3, "a closed link is heard no more"
+
+    asyncio.run(scenario())
+
+
+def test_hearing_is_reported_at_intervals() -> None:
+    """However many reads a frame comes in, it is heard once in `hearing_every_s`."""
+
+    async def scenario() -> None:
+        end, other = await linked_ends(Settings(hearing_every_s=0.5))
+        data = join_frames([bytes(1000)])
+        end.feed(data[:400], [1])
+        assert end.holder.told.count("hearing") == 1
+        await asyncio.sleep(0.51)
+        end.feed(data[400:999], [1])
+        assert end.holder.told.count("hearing") == 2
+        for each in (end, other):
+            each.link.close("the test is over")
+
+    asyncio.run(scenario())
+
+
+def test_a_trickle_is_no_sign_of_life() -> None:
+    """A frame that does not get whole in `hearing_longest_s` is heard no more; the next one is again."""
+
+    async def scenario() -> None:
+        end, other = await linked_ends(Settings(hearing_every_s=0, hearing_longest_s=0.1))
+        told = end.holder.told
+        data = join_frames([bytes(100)])
+        end.link.data_received(data[:10])
+        await asyncio.sleep(0.12)
+        end.feed(data[10:20], [1])
+        assert told.count("hearing") == 1
+        end.link.data_received(data[20:])
+        end.link.data_received(data[:10])
+        assert told.count("hearing") == 2, "the time of the next frame begins with itself"
+        end.link.data_received(data[10:])
+        end.link.data_received(bytes(4))
+        await asyncio.sleep(0.12)
+        end.link.data_received(data[:10])
+        assert told.count("hearing") == 3, "an idle link is not an unfinished frame"
+        for each in (end, other):
+            each.link.close("the test is over")
+
+    asyncio.run(scenario())
+
+
+def test_every_byte_is_counted() -> None:
+    """Handshake, lengths and pings included, each end has received what the other has sent."""
+
+    async def scenario() -> None:
+        dialler, acceptor = await linked_ends(DEFAULT_SETTINGS)
+        before = acceptor.link.traffic
+        assert before == Traffic(*reversed(dialler.link.traffic))
+        acceptor.link.send([b"x" * 10, b"y"])
+        acceptor.link.keep_alive(acceptor.link._sent_at_s + 1)
+        assert acceptor.link.traffic == (before.sent_bytes + 2 * 4 + 11 + 4, before.received_bytes)
+        dialler.feed(acceptor.wire.take(), [7])
+        assert dialler.link.traffic == Traffic(*reversed(acceptor.link.traffic))
+        for each in (dialler, acceptor):
+            each.link.close("the test is over")
+
+    asyncio.run(scenario())

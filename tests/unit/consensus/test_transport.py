@@ -186,7 +186,7 @@ def test_a_peer_may_change_its_address(run: Run) -> None:
 
 
 def test_a_peer_can_be_added_and_dropped(run: Run) -> None:
-    """A dropped peer's link is closed and it is refused until it is set again."""
+    """A dropped peer's link is closed and it is not dialled until set again; if it dials, it is a guest."""
 
     async def scenario() -> None:
         async with acceptor() as b:
@@ -194,17 +194,17 @@ def test_a_peer_can_be_added_and_dropped(run: Run) -> None:
             async with started(a):
                 a.transport.set_peer("b", b.transport.address)
                 await b.until_told(1)
+                await a.until_told(1)
+                a.transport.drop_peer("b")
                 b.transport.drop_peer("a")
                 await b.until_told(2)
-                await asyncio.sleep(0.1)
-                assert len(b.links) == 2
-                b.transport.set_peer("a", NOWHERE)
+                await a.until_told(2)
+                await asyncio.sleep(0.2)
+                assert (len(a.links), len(b.links)) == (2, 2)
+                a.transport.set_peer("b", b.transport.address)
                 await b.until_told(3)
-                await a.until(lambda: bool(a.transport.connected))
-                a.transport.drop_peer("b")
-                await b.until_told(4)
-                await asyncio.sleep(0.1)
-                assert len(b.links) == 4
+                assert b.transport.connected == frozenset("a")
+                assert b.transport.address_of("a") is None
 
     run(scenario())
 
@@ -250,8 +250,8 @@ class Clumsy(Member):
 
     fails = ""
 
-    def linked(self, peer: str, generation: int) -> None:
-        super().linked(peer, generation)
+    def linked(self, peer: str, generation: int, level: int) -> None:
+        super().linked(peer, generation, level)
         self._fail("linked")
 
     def unlinked(self, peer: str, generation: int) -> None:
@@ -312,13 +312,38 @@ def test_an_address_that_cannot_be_listened_on_is_one_sentence(run: Run, taken: 
 
 
 def test_an_address_that_is_none_is_refused() -> None:
-    """A peer without a port is found before anything is opened."""
+    """A peer without a port is found before anything is opened, as is what no peer would accept."""
 
     async def scenario() -> None:
         with pytest.raises(StartupError, match="is not host:port"):
             Member("a", {"b": "localhost"})
+        with pytest.raises(StartupError, match="an address, as host:port"):
+            Member("a", {}, advertise_address="localhost")
+        with pytest.raises(StartupError, match="visible ASCII"):
+            Member("a", {"b" * 65: NOWHERE})
+        member = Member("a", {})
+        with pytest.raises(StartupError, match="longer than 256"):
+            member.transport.set_peer("b", "h" * 252 + ":4001")
+        with pytest.raises(StartupError, match="a level is 1 to 65535"):
+            Member("a", {}, level=0)
 
     asyncio.run(scenario())
+
+
+def test_the_bytes_of_a_link_are_counted_at_both_ends(run: Run) -> None:
+    """What one end has sent the other has received, handshake and pings included; a new link counts anew."""
+
+    async def scenario() -> None:
+        async with linked_pair(Settings()) as (a, b):
+            before = a.traffic
+            a.send(b"x" * 100_000, b"y")
+            await b.until(lambda: len(b.frames) == 2)
+            assert a.traffic.sent_bytes - before.sent_bytes == 100_001 + 2 * 4
+            assert a.traffic == tuple(reversed(b.traffic))
+            a.transport.drop_peer("b")
+            assert a.transport.traffic("b") is None
+
+    run(scenario())
 
 
 def test_small_frames_are_not_delayed_by_the_kernel(run: Run) -> None:

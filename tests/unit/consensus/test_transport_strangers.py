@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 import structlog
 
 from raftos.consensus.link import MAX_FRAME_BYTES, Settings, join_frames
-from raftos.consensus.transport import MAX_HANDSHAKES
+from raftos.consensus.transport import MAX_GUESTS, MAX_HANDSHAKES
 from tests.unit.consensus.peers import NOWHERE, QUICK, SECRET, Member, Run, acceptor, started, stranger_at
 
 
@@ -17,9 +18,9 @@ from tests.unit.consensus.peers import NOWHERE, QUICK, SECRET, Member, Run, acce
     [
         (b"wrong" * 8, "cluster", "a", "its proof is wrong: the two cluster secrets differ"),
         (SECRET, "other", "a", "it belongs to another cluster"),
-        (SECRET, "cluster", "0", "its id is not among the peers"),
+        (b"wrong" * 8, "cluster", "0", "its proof is wrong: the two cluster secrets differ"),
     ],
-    ids=["wrong secret", "wrong cluster", "unknown id"],
+    ids=["wrong secret", "wrong cluster", "unknown id with a wrong secret"],
 )
 def test_who_does_not_belong_is_never_linked(
     run: Run, secret: bytes, cluster_id: str, member_id: str, reason: str
@@ -43,6 +44,91 @@ def test_who_does_not_belong_is_never_linked(
     assert len(logs) <= 3
     assert "wrong" not in str(logs).replace(reason, "")
     assert SECRET.decode() not in str(logs)
+
+
+def test_strangers_who_claim_ids_are_all_unknown(run: Run) -> None:
+    """A hundred ids nobody has proved make one line in the log, and nothing to remember."""
+
+    async def scenario() -> None:
+        async with acceptor() as b:
+            for number in range(100):
+                async with stranger_at(b) as stranger:
+                    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                        await stranger.authenticate(f"claimed-{number}", b"guess" * 8)
+            assert len(b.transport._links._complaints) == 1
+            assert not b.transport._links.generations
+
+    with structlog.testing.capture_logs() as logs:
+        run(scenario())
+    assert [entry["peer"] for entry in logs] == ["unknown"]
+
+
+def test_guests_are_few(run: Run) -> None:
+    """64 members nobody has heard of are linked, one more is refused with a reason; peers still get in."""
+
+    async def scenario() -> None:
+        async with acceptor() as b, AsyncExitStack() as guests:
+            for number in range(MAX_GUESTS):
+                await (await guests.enter_async_context(stranger_at(b))).authenticate(f"guest-{number}")
+            async with stranger_at(b) as one_too_many:
+                with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                    await one_too_many.authenticate("guest-64")
+            async with stranger_at(b) as again, stranger_at(b) as peer:
+                assert await again.authenticate("guest-0"), "one that is here may replace its link"
+                assert await peer.authenticate("a")
+                assert len(b.transport.connected) == MAX_GUESTS + 1
+            await b.until(lambda: len(b.transport.connected) == MAX_GUESTS - 1)
+            async with stranger_at(b) as another:
+                assert await another.authenticate("guest-64")
+
+    with structlog.testing.capture_logs() as logs:
+        run(scenario())
+    reasons = [entry["reason"] for entry in logs if entry["event"] == "no link with peer"]
+    assert reasons == ["its id is not among the peers, and there is no room for more such links"]
+
+
+def test_of_two_handshakes_for_the_last_room_one_is_refused(run: Run) -> None:
+    """Room at the hello is not enough: it counts at the end."""
+
+    async def scenario() -> None:
+        async with acceptor() as b, AsyncExitStack() as guests:
+            strangers = [await guests.enter_async_context(stranger_at(b)) for _ in range(MAX_GUESTS + 5)]
+            answers = await asyncio.gather(
+                *(each.authenticate(f"guest-{number}") for number, each in enumerate(strangers)),
+                return_exceptions=True,
+            )
+            assert sum(isinstance(answer, int) for answer in answers) == MAX_GUESTS
+
+    run(scenario())
+
+
+def test_what_is_kept_of_guests_does_not_grow(run: Run) -> None:
+    """Of those who left only the highest generation is known, and whoever comes rises above it."""
+
+    async def scenario() -> None:
+        async with acceptor() as b:
+            last = 0
+            for number in range(20):
+                async with stranger_at(b) as guest:
+                    generation = await guest.authenticate(f"guest-{number}")
+                assert generation > last
+                last = generation
+                await b.until(lambda: not b.transport.connected)
+            assert not b.transport._links.generations
+
+    run(scenario())
+
+
+def test_nobody_is_linked_under_this_members_own_id(run: Run) -> None:
+    """Two members started with one id are told apart from a link: the second is refused."""
+
+    async def scenario() -> None:
+        async with acceptor() as b, stranger_at(b) as twin:
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await twin.authenticate("b")
+            assert b.links == []
+
+    run(scenario())
 
 
 def test_an_impostor_on_a_members_port_gets_nothing(run: Run) -> None:
