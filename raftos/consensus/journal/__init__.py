@@ -15,11 +15,17 @@ disk (`DiskFull`) therefore is simply answered by writing the same `Write` again
 (`JournalFailed`) is never tried again, because the kernel may have dropped the pages: the process
 has to stop.
 
+The journal is bounded by snapshots: `trim` forgets the head that one covers, `install` begins the log behind
+one that was received. Trimmed files go by `take_removals` and `writer.remove`, on the disk thread too.
+
     errors.py     why opening is refused, and why writing fails
     storage.py    the narrow port to a folder of files, and the real one
     records.py    the format: records, segment headers, checksums, what a torn record looks like
     log.py        the log in memory: compact arrays for all of it, payloads of the recent part
-    recovery.py   reading the segments back; decides between torn and corrupt, repairs only torn
+    marks.py      the marked entries: consensus keeps its configuration in them
+    held.py       the segments on the disk, and those let go of
+    segment.py    reading one segment; decides between torn and corrupt
+    recovery.py   reading the segments back; repairs only what is torn
     writer.py     what the disk thread does
     journal.py    the object that brings them together
 """
@@ -33,11 +39,12 @@ from raftos.consensus.journal.errors import (
 )
 from raftos.consensus.journal.journal import Journal
 from raftos.consensus.journal.log import Entry
-from raftos.consensus.journal.records import Identity
+from raftos.consensus.journal.records import MARK, Identity, Mark
 from raftos.consensus.journal.storage import FileStorage, Storage
 from raftos.consensus.journal.writer import Write, Writer
 
 __all__ = [
+    "MARK",
     "CorruptJournal",
     "DiskFull",
     "Entry",
@@ -45,6 +52,7 @@ __all__ = [
     "Identity",
     "Journal",
     "JournalFailed",
+    "Mark",
     "NewerFormat",
     "Storage",
     "Write",

@@ -8,20 +8,35 @@ its first write, and so the first segment of a new member needs no special case 
 
 Truncation is a record of its own. Leaving it to be concluded from the next entry's index would bring the
 dropped entries back if no entry followed before the next segment or a crash.
+
+What bounds the journal: `trim` forgets the head that a snapshot covers, in whole segments. In memory that is
+done at once; the files are removed on the disk thread, and may be after a crash, or never, because a
+journal that still has them is as good. Only what a crash cannot bring back may be relied on for it: the
+segment that the journal begins with from then on is durable, and so are the TRUNCATE and BASE records by
+which entries of older segments are live no more.
+
+    event loop                                disk thread
+    journal.trim(index)
+    names = journal.take_removals()   ---->   journal.writer.remove(names)
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from raftos.consensus.journal.held import Held
 from raftos.consensus.journal.log import Entry, Log, place
 from raftos.consensus.journal.records import (
+    BASE,
     ENTRY,
+    FORMAT,
     HARD_STATE,
     TRUNCATE,
     Identity,
+    Mark,
     SegmentHeader,
     encode,
+    encode_mark,
     encode_segment_start,
     record_bytes,
 )
@@ -30,7 +45,8 @@ from raftos.consensus.journal.storage import Storage
 from raftos.consensus.journal.writer import GROWTH_BYTES, Write, Writer
 from raftos.errors import StartupError
 
-SEGMENT_BYTES: Final = 64 << 20
+SEGMENT_BYTES: Final = 16 << 20
+"""Large enough for few files, small enough to trim by."""
 CACHE_BYTES: Final = 16 << 20
 
 
@@ -39,6 +55,7 @@ class Journal:
 
     `position` counts mutations since opening; `synced_position` says how many of them are durable.
     `synced_index`, `synced_term` and `synced_vote` are the durable part of `last_index`, `term` and `vote`.
+    After `install`, `synced_index` stays below the snapshot's index until its record is durable.
     """
 
     def __init__(self, storage: Storage, identity: Identity, recovered: Recovery, segment_bytes: int) -> None:
@@ -61,7 +78,10 @@ class Journal:
         self._taken_position = 0
         self._taken_index = self.synced_index
         self._outstanding: Write | None = None
-        self._choose_segment()
+        self._cut_position = 0
+        """The position of the newest mutation that took entries from the log's end."""
+        self._held = Held(recovered.closed_ends, recovered.first_startable, recovered.segment)
+        self._choose_segment(is_last_full=recovered.format < FORMAT)
 
     @classmethod
     def open(
@@ -101,8 +121,37 @@ class Journal:
         return self._log.last_term
 
     def term_at(self, index: int) -> int | None:
-        """The term of an entry, 0 for index 0 of a whole log, None where there is no entry."""
+        """The term of an entry or of the one before the first (0 for index 0), None of any other."""
         return self._log.term_at(index)
+
+    @property
+    def previous_term(self) -> int:
+        """The term of the entry before the first."""
+        return self._log.previous_term
+
+    @property
+    def mark(self) -> Mark | None:
+        """The newest marked entry, also where a snapshot covers it; None if there is none."""
+        return self._log.marks.newest
+
+    def mark_at(self, index: int) -> Mark | None:
+        """The newest mark at or below an index. Raises ValueError for one below `first_index - 1`."""
+        if index < self._log.first_index - 1:
+            raise ValueError(f"marks before entry {self._log.first_index - 1} are already trimmed")
+        return self._log.marks.at(index)
+
+    @property
+    def size_bytes(self) -> int:
+        """How much of the disk the segments take that are not trimmed."""
+        return self._held.closed_bytes + self._offset
+
+    def bytes_since(self, index: int) -> int:
+        """How many bytes of records hold the entries after `index`."""
+        return self._log.bytes_since(index)
+
+    def index_before_bytes(self, tail_bytes: int) -> int:
+        """The largest index that at least so many bytes of entries follow; else `first_index - 1`."""
+        return self._log.index_before_bytes(tail_bytes)
 
     def entry(self, index: int) -> Entry:
         """One entry. Raises IndexError where there is none, JournalFailed where it cannot be read back."""
@@ -132,9 +181,26 @@ class Journal:
         if index < self._log.first_index:
             raise ValueError(f"entries before {self._log.first_index} are already trimmed")
         self._log.truncate_from(index)
-        self.synced_index = min(self.synced_index, index - 1)
-        self._taken_index = min(self._taken_index, index - 1)
-        self._buffer_record(TRUNCATE, index, 0, b"")
+        self._cut_before(index)
+        self._buffer_record(TRUNCATE, index, self.last_term, encode_mark(self.mark))
+
+    def install(self, index: int, term: int, mark: bytes | None) -> None:
+        """Begin behind a snapshot that ends with this entry; a log that has the entry is kept as it is.
+
+        The snapshot has to be durable. `mark` is the payload of the newest marked entry it covers. Raises
+        ValueError where the log begins behind the snapshot, or the mark is empty.
+        """
+        if index < max(self._log.first_index - 1, 1):
+            raise ValueError(
+                f"the snapshot ends at entry {index}, and the log begins at {self._log.first_index}"
+            )
+        if mark == b"":
+            raise ValueError("a mark is not empty")
+        if self._log.term_at(index) == term:
+            return
+        self._log.reset(index, term, Mark(index, mark) if mark else None)
+        self._cut_before(index)
+        self._buffer_record(BASE, index, term, mark or b"")
 
     def set_hard_state(self, term: int, vote: str | None) -> None:
         """Remember the term and whom this member voted for in it."""
@@ -142,6 +208,26 @@ class Journal:
             return
         self.term, self.vote = term, vote
         self._buffer_record(HARD_STATE, 0, term, (vote or "").encode())
+
+    # The head.
+
+    def trim(self, index: int) -> int:
+        """Forget whole segments of which no entry after `index` is live; returns the `first_index` reached.
+
+        Forgets less, or nothing, while a crash could still undo a truncation or `install`; later calls make
+        up for it. Raises ValueError where the entry is not durable.
+        """
+        if index > self.synced_index:
+            raise ValueError(f"entry {index} is not durable yet, only {self.synced_index} is")
+        if self.synced_position >= self._cut_position:
+            start = self._held.release(self._log.segment_after(index) or self._segment)
+            if start is not None:
+                self._log.trim(start)
+        return self.first_index
+
+    def take_removals(self) -> list[str]:
+        """The files trimmed since the last call, for `writer.remove` on the disk thread; they may be none."""
+        return self._held.take_removals()
 
     # Durability.
 
@@ -165,6 +251,7 @@ class Journal:
         if write is not self._outstanding:
             raise ValueError("this write is not the outstanding one")
         self._outstanding = None
+        self._held.synced = write.segment
         self.synced_position = write.position
         self.synced_index = self._taken_index
         self.synced_term, self.synced_vote = write.term, write.vote
@@ -179,9 +266,15 @@ class Journal:
         self._buffered_bytes += record_bytes(len(payload))
         self.position += 1
 
-    def _choose_segment(self) -> None:
+    def _cut_before(self, index: int) -> None:
+        """The entry `index` and those after it are not in the log any more, whatever is being written."""
+        self.synced_index = min(self.synced_index, index - 1)
+        self._taken_index = min(self._taken_index, index - 1)
+        self._cut_position = self.position + 1
+
+    def _choose_segment(self, *, is_last_full: bool = False) -> None:
         """Begin a new segment for the next write if the present one is full, or there is none."""
-        if self._segment and self._offset < self._segment_bytes:
+        if self._segment and self._offset < self._segment_bytes and not is_last_full:
             return
         header = SegmentHeader(
             *self._identity,
@@ -191,9 +284,12 @@ class Journal:
             last_term=self.last_term,
             term=self.term,
             vote=self.vote,
+            mark=self.mark,
         )
         start = encode_segment_start(header)
         self._buffer = [start]
         self._buffered_bytes = len(start)
+        if self._segment:
+            self._held.close(self._segment, self._offset)
         self._segment += 1
         self._offset = 0

@@ -1,22 +1,33 @@
 """The log in memory, as the consensus engine sees it.
 
-Of every entry it keeps the term, the place on disk and the size, in compact arrays (20 bytes an
+Of every entry it keeps the term, the place on disk and the size, in compact arrays (24 bytes an
 entry). Of the recent entries it keeps the payload too, up to a number of bytes; entries that are not
 durable yet are always kept, for they can be read nowhere else. Older payloads are read back from the
 storage when asked for, and checked.
 
-The kept payloads are always the end of the log, `_kept_from` to `last_index`.
+The kept payloads are always the end of the log, `_kept_from` to `last_index`. Sizes are kept as running
+totals, so that how many bytes lie between two entries is one subtraction, and where so many bytes end is
+one bisection.
+
+    append           the log grows at its end
+    truncate_from    it is cut back; below what is held, it becomes empty and begins there
+    trim             it forgets its head, as far as that lies in segments let go of
+    reset            it becomes empty, and begins behind a snapshot
 """
 
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left, bisect_right
 from typing import Final, NamedTuple
 
 from raftos.consensus.journal.errors import JournalFailed
+from raftos.consensus.journal.marks import Marks
 from raftos.consensus.journal.records import (
     ENTRY,
     HEAD_BYTES,
+    MARK,
+    Mark,
     decode_head,
     record_bytes,
     segment_name,
@@ -46,19 +57,22 @@ class Log:
     """Entries `first_index` to `last_index`. Indexes rise by one; there are no gaps."""
 
     def __init__(self, storage: Storage, cache_bytes: int) -> None:
-        # Both change only when the head of the log is trimmed, which nothing does yet.
         self.first_index = 1
         self.previous_term = 0
+        """The term of the entry before the first, which is known although the entry is gone."""
         self.last_index = 0
         """The index of the last entry; `first_index - 1` when there is none."""
+        self.marks = Marks()
         self._storage = storage
         self._cache_bytes = cache_bytes
         self._terms = array("Q")
         self._places = array("Q")
-        self._sizes = array("I")
+        self._totals = array("Q")
+        """Of each entry: the payload bytes up to its end, counted from some entry that was once first."""
+        self._total_before = 0
+        """The total of the entry before the first."""
         self._kept: dict[int, bytes] = {}
         self._kept_from = self.first_index
-        self._kept_bytes = 0
 
     @property
     def last_term(self) -> int:
@@ -69,30 +83,82 @@ class Log:
         self.last_index += 1
         self._terms.append(term)
         self._places.append(record_place)
-        self._sizes.append(len(payload))
+        self._totals.append((self._totals[-1] if self._totals else self._total_before) + len(payload))
         self._kept[self.last_index] = payload
-        self._kept_bytes += len(payload) + _KEPT_OVERHEAD_BYTES
+        if payload and payload[0] == MARK:
+            self.marks.append(Mark(self.last_index, payload))
 
     def truncate_from(self, index: int) -> None:
         """Drop the entry `index` and everything after it."""
         for dropped in range(max(index, self._kept_from), self.last_index + 1):
-            self._kept_bytes -= len(self._kept.pop(dropped)) + _KEPT_OVERHEAD_BYTES
+            del self._kept[dropped]
         self._kept_from = min(self._kept_from, index)
         self.last_index = index - 1
         keep = index - self.first_index
-        del self._terms[keep:], self._places[keep:], self._sizes[keep:]
+        del self._terms[keep:], self._places[keep:], self._totals[keep:]
+        self.marks.truncate_from(index)
+
+    def trim(self, segment: int) -> None:
+        """Forget the entries in segments before this one."""
+        count = bisect_left(self._places, place(segment, 0))
+        first_index = self.first_index + count
+        previous_term = self.term_at(first_index - 1)
+        assert previous_term is not None
+        self._total_before = self._total(first_index - 1)
+        self.first_index, self.previous_term = first_index, previous_term
+        del self._terms[:count], self._places[:count], self._totals[:count]
+        self._forget_before(first_index)
+        self.marks.trim(first_index)
+
+    def reset(self, index: int, term: int, mark: Mark | None) -> None:
+        """Become empty, with the next entry to come after `index`."""
+        self.first_index, self.previous_term, self.last_index = index + 1, term, index
+        self._total_before = 0
+        del self._terms[:], self._places[:], self._totals[:]
+        self._kept.clear()
+        self._kept_from = index + 1
+        self.marks.reset(mark)
 
     def forget(self, durable_index: int) -> None:
         """Let go of the oldest payloads beyond the cache's size, of durable entries only."""
-        while self._kept_bytes > self._cache_bytes and self._kept_from <= durable_index:
-            self._kept_bytes -= len(self._kept.pop(self._kept_from)) + _KEPT_OVERHEAD_BYTES
-            self._kept_from += 1
+        if self._kept_bytes(self._kept_from) <= self._cache_bytes:
+            return
+        candidates = range(self._kept_from, durable_index + 1)
+        count = bisect_left(candidates, -self._cache_bytes, key=lambda index: -self._kept_bytes(index))
+        self._forget_before(self._kept_from + count)
+
+    def _forget_before(self, index: int) -> None:
+        for dropped in range(self._kept_from, index):
+            del self._kept[dropped]
+        self._kept_from = max(self._kept_from, index)
+
+    def _kept_bytes(self, index: int) -> int:
+        """What the payloads from `index` on take in memory."""
+        payload_bytes = self._total(self.last_index) - self._total(index - 1)
+        return payload_bytes + _KEPT_OVERHEAD_BYTES * (self.last_index + 1 - index)
 
     def term_at(self, index: int) -> int | None:
         """The term of an entry, or of the one before the first (0 at the very beginning); else None."""
         if self.first_index <= index <= self.last_index:
             return self._terms[index - self.first_index]
         return self.previous_term if index == self.first_index - 1 else None
+
+    def segment_after(self, index: int) -> int | None:
+        """The segment of the first entry after `index`; None where there is none."""
+        at = max(index + 1 - self.first_index, 0)
+        return self._places[at] >> _OFFSET_BITS if at < len(self._places) else None
+
+    def bytes_since(self, index: int) -> int:
+        """The size of the records of all entries after `index`."""
+        index = min(max(index, self.first_index - 1), self.last_index)
+        payload_bytes = self._total(self.last_index) - self._total(index)
+        return payload_bytes + record_bytes(0) * (self.last_index - index)
+
+    def index_before_bytes(self, tail_bytes: int) -> int:
+        """The largest index that so many bytes of records follow; where there is none, the one before all."""
+        candidates = range(self.first_index - 1, self.last_index + 1)
+        count = bisect_right(candidates, -tail_bytes, key=lambda index: -self.bytes_since(index))
+        return candidates[max(count - 1, 0)]
 
     def entry(self, index: int) -> Entry:
         """One entry. Raises IndexError where there is none, JournalFailed where it cannot be read back."""
@@ -106,21 +172,23 @@ class Log:
         """The entries of `start <= index < stop`, up to `max_bytes` of payload but at least one."""
         beyond = self.last_index + 1 if stop is None else min(stop, self.last_index + 1)
         first = max(start, self.first_index)
-        if max_bytes is not None:
+        if max_bytes is not None and first < beyond:
             beyond = self._cut(first, beyond, max_bytes)
         return [self.entry(index) for index in range(first, beyond)]
 
     def _cut(self, first: int, beyond: int, max_bytes: int) -> int:
         """The first index after `first` that does not fit any more."""
-        left_bytes = max_bytes
-        for index in range(first, beyond):
-            left_bytes -= self._sizes[index - self.first_index]
-            if left_bytes < 0:
-                return max(index, first + 1)
-        return beyond
+        most = self._total(first - 1) + max_bytes
+        at = bisect_right(self._totals, most, first - self.first_index, beyond - self.first_index)
+        return max(self.first_index + at, first + 1)
+
+    def _total(self, index: int) -> int:
+        """The running total of an entry, or of the one before the first."""
+        return self._totals[index - self.first_index] if index >= self.first_index else self._total_before
 
     def _read(self, index: int, term: int) -> bytes:
-        where, size = self._places[index - self.first_index], self._sizes[index - self.first_index]
+        at = index - self.first_index
+        where, size = self._places[at], self._total(index) - self._total(index - 1)
         name, offset = segment_name(where >> _OFFSET_BITS), where & ((1 << _OFFSET_BITS) - 1)
         try:
             raw = self._storage.read(name, offset, record_bytes(size))

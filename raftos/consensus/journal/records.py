@@ -13,7 +13,18 @@ SEGMENT record and then any others. Integers are little-endian.
     SEGMENT     0               0       SegmentHeader: whose it is, and the state the stream has reached
     ENTRY       last + 1        its     the entry's
     HARD_STATE  0               its     the vote, empty for none
-    TRUNCATE    first to drop   0       empty
+    TRUNCATE    first to drop   of the entry before that    the newest mark that is left, in msgpack
+    BASE        a snapshot's    a snapshot's                the snapshot's mark, empty for none
+
+BASE empties the log and lets it begin behind a snapshot. A **mark** is an entry whose payload begins with
+the byte MARK: consensus keeps its configuration in such entries, and the journal remembers the newest.
+
+Headers and TRUNCATE records state what the log becomes, not only what goes: any segment can be the first
+that is left of a journal, and replay reaches the same state from there, also where a record behind it
+drops entries that were written before it.
+
+Format 1 had no BASE, no marks, and its TRUNCATE records have term 0 and no payload. Its segments are
+read, where all of them are there, and followed by segments of format 2.
 
 The header has a checksum of its own, so that a damaged length cannot make a record look as if the file
 ended inside it. The second checksum continues the first, which ties a payload to its header.
@@ -34,12 +45,17 @@ from zlib import crc32
 
 import msgspec
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+OLDEST_FORMAT: Final = 1
 
 SEGMENT: Final = 1
 ENTRY: Final = 2
 HARD_STATE: Final = 3
 TRUNCATE: Final = 4
+BASE: Final = 5
+
+MARK: Final = 16
+"""The first byte of a marked entry's payload."""
 
 END: Final = b"\xa5END"
 
@@ -63,6 +79,13 @@ class Identity(NamedTuple):
     member_id: str
 
 
+class Mark(NamedTuple):
+    """The payload of a marked entry, or of the newest one that a snapshot covers."""
+
+    index: int  # type: ignore[assignment]  # Hides tuple.index, which nobody wants of a mark.
+    payload: bytes
+
+
 class SegmentHeader(msgspec.Struct, frozen=True, array_like=True):
     """The first record of a segment: the state that replaying all earlier segments has to reach."""
 
@@ -75,6 +98,8 @@ class SegmentHeader(msgspec.Struct, frozen=True, array_like=True):
     last_term: int
     term: int
     vote: str | None
+    mark: Mark | None = None
+    """The newest mark of the log. A header of format 1 ends before it."""
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
@@ -151,3 +176,13 @@ def decode_segment_header(payload: bytes) -> SegmentHeader | None:
         return msgspec.msgpack.decode(payload, type=SegmentHeader)
     except msgspec.MsgspecError:
         return None
+
+
+def encode_mark(mark: Mark | None) -> bytes:
+    """A mark as a TRUNCATE record carries it."""
+    return msgspec.msgpack.encode(mark)
+
+
+def decode_mark(payload: bytes) -> Mark | None:
+    """A TRUNCATE record's mark. Raises msgspec.MsgspecError where it is none."""
+    return msgspec.msgpack.decode(payload, type=Mark | None)

@@ -10,23 +10,36 @@ segment synced, also when nothing was torn: records that were read may so far ha
 operating system's memory, and are about to be called durable.
 
 Each segment's header states what the replay of the segments before it must have reached. A segment
-that is missing, exchanged or shortened does not agree with the next one's header.
+that is missing in the middle, exchanged or shortened does not agree with the next one's header.
+
+The first segment may have any number, for the oldest are removed when a snapshot covers them, one after
+another. Its header then is where replay begins; no check can tell a segment that was lost in front of it
+from one that was removed. So whoever opens the journal compares `first_index` with its snapshot. A
+segment of format 1 states too little for that. Where such segments come first, and number 1 is gone, they
+are what a removal left behind that had got as far as them: it is finished, if a segment of a later format
+follows.
 """
 
 from __future__ import annotations
 
+import msgspec
+
 from raftos.consensus.journal.errors import CorruptJournal, NewerFormat, WrongIdentity
 from raftos.consensus.journal.log import Log, place
 from raftos.consensus.journal.records import (
+    BASE,
     END,
     ENTRY,
     FORMAT,
     HARD_STATE,
+    OLDEST_FORMAT,
     PREAMBLE_BYTES,
     SEGMENT,
     TRUNCATE,
     Identity,
+    Mark,
     SegmentHeader,
+    decode_mark,
     decode_segment_header,
     segment_name,
     segment_number,
@@ -46,51 +59,90 @@ class Recovery:
         """The number of the last segment, 0 where there is none."""
         self.end = 0
         """Where its last record ends."""
+        self.format = 0
+        """And its format."""
+        self.closed_ends: dict[int, int] = {}
+        """Where the last records of the segments before it end."""
+        self.first_startable = 1
+        """The first segment with which a journal may begin, but for number 1, with which any may."""
         self._storage = storage
         self._identity = identity
+        self._is_headless = False
+        """Whether entries from before the first segment are gone, and may still be dropped by a record."""
 
     def run(self) -> None:
         """Replay everything, then repair the end. Raises StartupError and OSError."""
         numbers = sorted(filter(None, map(segment_number, self._storage.names())))
-        for expected, number in enumerate(numbers, start=1):
+        for expected, number in enumerate(numbers, start=numbers[0] if numbers else 1):
             if number != expected:
                 raise CorruptJournal(segment_name(expected), 0, "this segment is missing")
-        for number in numbers:
-            reader = SegmentReader(self._storage, segment_name(number), is_last=number == numbers[-1])
-            if self._replay(reader, number):
-                self.segment, self.end = number, reader.end
+        readers = {
+            number: SegmentReader(self._storage, segment_name(number), is_last=number == numbers[-1])
+            for number in numbers
+        }
+        leftovers = self._leftovers(readers)
+        for number in numbers[len(leftovers) :]:
+            self._replay(readers[number], number)
+        for name in leftovers:
+            self._storage.remove(name)
+            self._storage.sync_directory()
         if numbers:
-            self._repair(reader, is_header_torn=self.segment != numbers[-1])
+            self._repair(readers[numbers[-1]], is_header_torn=self.segment != numbers[-1])
 
-    def _replay(self, reader: SegmentReader, number: int) -> bool:
-        """Take over all records of a segment; False where its header is torn."""
+    def _leftovers(self, readers: dict[int, SegmentReader]) -> list[str]:
+        """The segments that a removal should have taken too: those of format 1, where number 1 is gone."""
+        names: list[str] = []
+        if not readers or 1 in readers:
+            return names
+        for reader in readers.values():
+            if reader.preamble() != OLDEST_FORMAT:
+                return names
+            names.append(reader.name)
+        raise CorruptJournal(segment_name(min(readers) - 1), 0, "this segment is missing")
+
+    def _replay(self, reader: SegmentReader, number: int) -> None:
+        """Take over all records of a segment; nothing happens where its header is torn."""
         if not self._check_header(reader, number):
-            return False
+            return
+        if self.segment:
+            self.closed_ends[self.segment] = self.end
         start = reader.end
         while record := reader.next():
             self._apply(record, place(number, start), reader)
             start = reader.end
-        return True
+        self.segment, self.end = number, reader.end
 
     def _check_header(self, reader: SegmentReader, number: int) -> bool:
         version = reader.preamble()
-        if version is not None and version != FORMAT:
+        if version is not None and not OLDEST_FORMAT <= version <= FORMAT:
             raise NewerFormat(
                 f"the journal ({reader.name}) has format {version}, and this version of raftos reads format "
                 f"{FORMAT}; nothing was changed, so start the newer version again"
             )
         record = reader.next() if version else None
         if record is None:
-            if not reader.is_last:
+            # The first segment may be torn only where nothing can have been before it.
+            if not reader.is_last or (number > 1 and not self.segment):
                 raise reader.damage("the segment's header is missing")
             return False
         header = decode_segment_header(record.payload) if record.kind == SEGMENT else None
-        if header is None:
+        if header is None or version is None:
             raise reader.damage("the segment's header is not one", PREAMBLE_BYTES)
         self._check_identity(header)
-        if header != self.header(number):
+        if not self.segment and number > 1:
+            self._begin(header)
+        if version < self.format or header != self._expected(number, version):
             raise reader.damage("the segment does not continue the one before it", PREAMBLE_BYTES)
+        if version == OLDEST_FORMAT:
+            self.first_startable = number + 1
+        self.format = version
         return True
+
+    def _begin(self, header: SegmentHeader) -> None:
+        """Take over from its header what the segments before the first one had reached."""
+        self.log.reset(header.last_index, header.last_term, header.mark)
+        self.term, self.vote, self.end = header.term, header.vote, header.previous_end
+        self._is_headless = True
 
     def _check_identity(self, header: SegmentHeader) -> None:
         found = Identity(header.cluster_id, header.member_id)
@@ -101,7 +153,7 @@ class Recovery:
                 "`data_dir`, or start the member that it belongs to"
             )
 
-    def header(self, number: int) -> SegmentHeader:
+    def _expected(self, number: int, version: int) -> SegmentHeader:
         """The header with which segment `number` has to continue the state reached so far."""
         return SegmentHeader(
             *self._identity,
@@ -111,6 +163,7 @@ class Recovery:
             last_term=self.log.last_term,
             term=self.term,
             vote=self.vote,
+            mark=None if version == OLDEST_FORMAT else self.log.marks.newest,
         )
 
     def _apply(self, record: Record, record_place: int, reader: SegmentReader) -> None:
@@ -119,10 +172,42 @@ class Recovery:
             self.log.forget(record.index)
         elif record.kind == HARD_STATE:
             self.term, self.vote = record.term, record.payload.decode() or None
-        elif record.kind == TRUNCATE and self.log.first_index <= record.index <= self.log.last_index:
-            self.log.truncate_from(record.index)
+        elif record.kind == TRUNCATE and 0 < record.index <= self.log.last_index:
+            self._truncate(record, reader)
+        elif record.kind == BASE and self._is_base(record):
+            mark = Mark(record.index, record.payload) if record.payload else None
+            self.log.reset(record.index, record.term, mark)
+            self._is_headless = False
         else:
-            raise reader.damage("the record ending here does not follow from those before it")
+            raise self._disorder(reader)
+
+    def _is_base(self, record: Record) -> bool:
+        """Whether a snapshot may empty the log here: it ends neither before it nor at an entry of it."""
+        if self.format == OLDEST_FORMAT or self._is_headless:
+            return self._is_headless
+        log = self.log
+        return record.index >= log.first_index - 1 and log.term_at(record.index) != record.term
+
+    def _truncate(self, record: Record, reader: SegmentReader) -> None:
+        if self._is_headless and record.index < self.log.first_index:
+            self.log.reset(record.index - 1, record.term, self._mark_of(record, reader))
+            return
+        if record.index < self.log.first_index:
+            raise self._disorder(reader)
+        self.log.truncate_from(record.index)
+        if self.format == OLDEST_FORMAT:
+            return
+        if (record.term, self._mark_of(record, reader)) != (self.log.last_term, self.log.marks.newest):
+            raise self._disorder(reader)
+
+    def _mark_of(self, record: Record, reader: SegmentReader) -> Mark | None:
+        try:
+            return decode_mark(record.payload)
+        except msgspec.MsgspecError as error:
+            raise self._disorder(reader) from error
+
+    def _disorder(self, reader: SegmentReader) -> CorruptJournal:
+        return reader.damage("the record ending here does not follow from those before it")
 
     def _repair(self, reader: SegmentReader, *, is_header_torn: bool) -> None:
         if is_header_torn:

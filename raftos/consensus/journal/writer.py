@@ -4,11 +4,16 @@ A file is grown ahead of its records in steps of 1 MiB (its size only: it takes 
 written). A sync then rarely has a new file size to commit, which makes the small writes of a quiet
 cluster a third faster (`bench/journal.py`) and leaves the large ones as they are. The zeros between
 the last record and the end of the file are part of the format, see `records.py`.
+
+Trimmed segments are removed here as well, oldest first and each for good before the next: at any moment
+what is left is one run of segments up to the newest. A gap would be damage.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from raftos.consensus.journal.errors import DiskFull, JournalFailed
@@ -64,6 +69,32 @@ class Writer:
             self._sync(write)
         except OSError as error:
             raise self._fail("synced", error) from error
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Return once the files, oldest first, are gone for good. Those that are gone already do no harm.
+
+        Raises DiskFull (some file systems need space to remove a file: try the same names again later, and
+        go on writing meanwhile) and JournalFailed, as `write` does.
+        """
+        if self._failure:
+            raise self._failure
+        for name in names:
+            try:
+                self._remove(name)
+            except OSError as error:
+                if error.errno in _FULL:
+                    raise DiskFull(
+                        f"the journal's file {name} cannot be removed: {error.strerror}"
+                    ) from error
+                raise self._fail("trimmed", error) from error
+            try:
+                self._storage.sync_directory()
+            except OSError as error:
+                raise self._fail("synced", error) from error
+
+    def _remove(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            self._storage.remove(name)
 
     def _put(self, write: Write) -> None:
         name = segment_name(write.segment)

@@ -1,8 +1,8 @@
 """A disk for tests that forgets, when the power is cut, what was not synced.
 
 Of each file it keeps what was synced and a random prefix of what was done since, the last write cut at
-any byte; of the folder, the names that were synced and a random prefix of the changes since. It can be
-full, fail to sync, and lose its power in the middle of any operation.
+any byte; of the folder, the names that were synced and any of the changes since, in no order. It can be
+full, fail to sync or to remove, and lose its power in the middle of any operation.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ class ForgetfulStorage:
         self.files = files or {}
         self.capacity_bytes = 1 << 40
         self.sync_errno = 0
+        self.remove_errno = 0
         self.cut_after: int | None = None
         """The power is cut by the operation after so many more."""
         self.reads: list[tuple[str, int, int]] = []
@@ -85,8 +86,9 @@ class ForgetfulStorage:
 
     def power_cut(self, choice: random.Random) -> ForgetfulStorage:
         """The disk as it is found afterwards."""
-        folder = choice.choice(self._folders)
-        return ForgetfulStorage({name: file.after_power_cut(choice) for name, file in folder.items()})
+        names = sorted({name for folder in self._folders for name in folder})
+        found = {name: choice.choice(self._folders).get(name) for name in names}
+        return ForgetfulStorage({name: file.after_power_cut(choice) for name, file in found.items() if file})
 
     def image(self) -> dict[str, bytes]:
         """The content of all files."""
@@ -128,6 +130,8 @@ class ForgetfulStorage:
         self._step()
 
     def remove(self, name: str) -> None:
+        if self.remove_errno:
+            raise OSError(self.remove_errno, "remove failed")
         self._file(name)
         del self.files[name]
         self._folders.append(dict(self.files))
@@ -142,6 +146,8 @@ class ForgetfulStorage:
     def sync_directory(self) -> None:
         self._refuse_without_power()
         self._step()
+        if self.sync_errno:
+            raise OSError(self.sync_errno, "sync failed")
         self._folders = [dict(self.files)]
 
     def close(self) -> None:

@@ -22,31 +22,12 @@ from raftos.consensus.journal import (
     Journal,
     JournalFailed,
     NewerFormat,
-    Storage,
     WrongIdentity,
 )
 from raftos.consensus.journal.records import segment_name
 from raftos.errors import StartupError
 from tests.unit.consensus.forgetful import ForgetfulStorage, PowerCut, from_image
-
-IDENTITY = Identity("cluster-1", "member-1")
-
-
-def open_journal(storage: Storage, segment_bytes: int = 1 << 20, cache_bytes: int = 1 << 20) -> Journal:
-    return Journal.open(storage, IDENTITY, segment_bytes=segment_bytes, cache_bytes=cache_bytes)
-
-
-def flush(journal: Journal) -> None:
-    write = journal.take()
-    assert write is not None
-    journal.writer.write(write)
-    journal.finish(write)
-
-
-def fill(journal: Journal, count: int, payload: bytes = b"x" * 50, term: int = 1) -> None:
-    for _ in range(count):
-        journal.append(payload, journal.last_index + 1, term)
-        flush(journal)
+from tests.unit.consensus.journals import fill, flush, open_journal
 
 
 @pytest.fixture
@@ -243,9 +224,9 @@ class TestSegments:
         assert again.last_index == 9
 
     def test_a_missing_segment_is_damage(self, storage: ForgetfulStorage) -> None:
-        """In the middle or at the beginning, and named."""
+        """It is named. Only one that is missing at the beginning may have been trimmed."""
         fill(open_journal(storage, segment_bytes=300), 12)
-        for number in range(1, len(storage.files)):
+        for number in range(2, len(storage.files)):
             image = storage.image()
             del image[segment_name(number)]
             with pytest.raises(CorruptJournal, match=segment_name(number)):
@@ -422,7 +403,7 @@ class TestRefusals:
 
     def test_a_newer_format_is_refused(self, storage: ForgetfulStorage) -> None:
         """It is not damage, and says what to start instead."""
-        preamble = b"raftoslg" + (2).to_bytes(4, "little")
+        preamble = b"raftoslg" + (3).to_bytes(4, "little")
         image = {segment_name(1): preamble + crc32(preamble).to_bytes(4, "little") + b"of the future"}
         storage = from_image(image)
         with pytest.raises(NewerFormat, match="start the newer version"):

@@ -10,31 +10,34 @@ from zlib import crc32
 
 import pytest
 
-from raftos.consensus.journal import CorruptJournal, Entry, Identity, Journal, Write
-from raftos.consensus.journal.records import END, ENTRY, encode, record_bytes, segment_name
+from raftos.consensus.journal import MARK, CorruptJournal, Entry, Journal, Mark
+from raftos.consensus.journal.records import (
+    BASE,
+    END,
+    ENTRY,
+    SEGMENT,
+    TRUNCATE,
+    decode_head,
+    encode,
+    record_bytes,
+    segment_name,
+)
 from tests.unit.consensus.forgetful import ForgetfulStorage, from_image
+from tests.unit.consensus.journals import IDENTITY, fill, flush, old_image, remove
 
-IDENTITY = Identity("cluster-1", "member-1")
+MARKED = bytes([MARK])
 MARK_BYTES = len(END)
 
-View = tuple[tuple[Entry, ...], int, str | None]
+View = tuple[tuple[Entry, ...], int, str | None, int, int, Mark | None]
 
 
 def view(journal: Journal) -> View:
-    return tuple(journal.entries(1)), journal.term, journal.vote
+    log = journal.first_index, journal.previous_term, journal.mark
+    return tuple(journal.entries(1)), journal.term, journal.vote, *log
 
 
 def open_journal(storage: ForgetfulStorage, segment_bytes: int = 4096) -> Journal:
     return Journal.open(storage, IDENTITY, segment_bytes=segment_bytes)
-
-
-def flush(journal: Journal) -> Write:
-    """Make durable what is buffered, and say what was written."""
-    write = journal.take()
-    assert write is not None
-    journal.writer.write(write)
-    journal.finish(write)
-    return write
 
 
 @dataclass
@@ -43,7 +46,7 @@ class Sample:
 
     image: dict[str, bytes] = field(default_factory=dict)
     ends: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
-    views: list[View] = field(default_factory=lambda: [((), 0, None)])
+    views: list[View] = field(default_factory=lambda: [((), 0, None, 1, 0, None)])
 
     def last(self) -> str:
         return max(self.image)
@@ -66,8 +69,11 @@ def mutations(journal: Journal) -> list[Callable[[], None]]:
         lambda: journal.append(bytes(40), 3, 1),
         lambda: journal.set_hard_state(2, None),
         lambda: journal.truncate_from(2),
-        lambda: journal.append(b"second again", 2, 2),
-        lambda: journal.append(payload_with_zero_checksum(3, 2), 3, 2),
+        lambda: journal.append(MARKED + b"second again", 2, 2),
+        lambda: journal.append(b"third again", 3, 2),
+        lambda: journal.truncate_from(3),
+        lambda: journal.install(7, 3, MARKED),
+        lambda: journal.append(payload_with_zero_checksum(8, 3), 8, 3),
     ]
 
 
@@ -85,7 +91,7 @@ def sample(segment_bytes: int) -> Sample:
     return made
 
 
-SAMPLES = {"one segment": sample(700), "several segments": sample(150)}
+SAMPLES = {"one segment": sample(1000), "several segments": sample(150)}
 
 
 @pytest.fixture(params=list(SAMPLES))
@@ -213,8 +219,13 @@ def test_a_record_out_of_order_is_damage() -> None:
     write = flush(journal)
     for record in (
         encode(ENTRY, 3, 1, b""),
-        encode(4, 2, 0, b""),
-        encode(1, 0, 0, b""),
+        encode(TRUNCATE, 2, 1, b"\xc0"),
+        encode(TRUNCATE, 0, 0, b"\xc0"),
+        encode(TRUNCATE, 1, 1, b"\xc0"),
+        encode(TRUNCATE, 1, 0, b""),
+        encode(TRUNCATE, 1, 0, b"\x92\x01\xc4\x01\x10"),
+        encode(BASE, 1, 1, b""),
+        encode(SEGMENT, 0, 0, b""),
         encode(9, 0, 0, b""),
     ):
         storage = ForgetfulStorage()
@@ -229,3 +240,86 @@ def test_checksums_are_those_of_zlib() -> None:
     head, payload, tail = encode(ENTRY, 1, 2, b"payload")
     assert int.from_bytes(head[-4:], "little") == crc32(head[:-4])
     assert int.from_bytes(tail[:4], "little") == crc32(payload, crc32(head[:-4]))
+
+
+def trimmed_journal() -> ForgetfulStorage:
+    """It begins in the middle, and its first segments drop marks and entries from before it."""
+    journal = open_journal(storage := ForgetfulStorage(), 250)
+    journal.append(MARKED + b"in force", 1, 1)
+    journal.set_hard_state(4, "member-2")
+    fill(journal, 6)
+    journal.append(MARKED + b"dropped", 8, 1)
+    fill(journal, 2)
+    journal.truncate_from(6)
+    fill(journal, 4, term=2)
+    journal.trim(8)
+    journal.writer.remove(journal.take_removals()[:4])
+    return storage
+
+
+def journal_behind_a_snapshot() -> ForgetfulStorage:
+    """One segment: its header is all that says who was voted for."""
+    journal = open_journal(storage := ForgetfulStorage(), 250)
+    journal.set_hard_state(4, "member-2")
+    fill(journal, 4)
+    flush_all(journal, lambda: journal.install(20, 3, MARKED + b"of the snapshot"))
+    journal.trim(20)
+    remove(journal)
+    return storage
+
+
+def journal_of_both_formats() -> ForgetfulStorage:
+    journal = open_journal(storage := from_image(old_image()), 250)
+    flush_all(journal, lambda: journal.truncate_from(4), lambda: journal.append(MARKED, 4, 4))
+    return storage
+
+
+def flush_all(journal: Journal, *mutations: Callable[[], None]) -> None:
+    for mutate in mutations:
+        mutate()
+        flush(journal)
+
+
+JOURNALS = [trimmed_journal, journal_behind_a_snapshot, journal_of_both_formats]
+
+
+@pytest.mark.parametrize("make", JOURNALS)
+def test_a_flipped_bit_is_always_found(make: Callable[[], ForgetfulStorage]) -> None:
+    """Any bit of any record, the first header that is left included; nothing is modified."""
+    image = make().image()
+    assert open_journal(from_image(image)).last_index >= 4
+    for name, content in image.items():
+        written = len(content.rstrip(b"\0"))
+        for position in range(8 * written):
+            changed = bytearray(content)
+            changed[position // 8] ^= 1 << position % 8
+            damaged = image | {name: bytes(changed)}
+            storage = from_image(damaged)
+            with pytest.raises(CorruptJournal):
+                open_journal(storage)
+            assert storage.image() == damaged
+
+
+def test_a_torn_first_segment_is_no_new_journal() -> None:
+    """Where earlier segments were trimmed, a header that is cut or zeroed was durable: votes are in it."""
+    storage = journal_behind_a_snapshot()
+    [(name, content)] = storage.image().items()
+    head = decode_head(content[16:])
+    assert head is not None
+    header_bytes = 16 + record_bytes(head.length)
+    assert view(open_journal(storage))[1:3] == (4, "member-2")
+    for size in range(header_bytes - MARK_BYTES):
+        for zeros in (0, 200):
+            damaged = {name: content[:size] + bytes(zeros)}
+            torn = from_image(damaged)
+            with pytest.raises(CorruptJournal, match="header is missing"):
+                open_journal(torn)
+            assert torn.image() == damaged
+
+
+def test_a_segment_under_another_name_is_damage() -> None:
+    """Also the first one, whose header is believed otherwise."""
+    [content] = journal_behind_a_snapshot().image().values()
+    for number in (1, 2, 9):
+        with pytest.raises(CorruptJournal, match="does not continue"):
+            open_journal(from_image({segment_name(number): content}))
