@@ -40,6 +40,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """host:port that peers dial; loopback only until the security issue."""
     api_address: str
     """host:port of the HTTP API; loopback only until the security issue."""
+    advertised_peer_address: str | None = None
+    """host:port that peers are told to dial, by default `peer_address`; empty: they are told nothing."""
     heartbeat_ms: int = 100
     election_timeout_ms: int = 500
     """A follower that hears nothing for one to two of these starts a pre-vote."""
@@ -47,6 +49,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How long the API waits for agreement when the request does not say."""
     down_after_ms: int = 5_000
     """A member the leader has not heard from for this long is marked down."""
+    joined: bool = False
+    """This member came later: its log, not `voters`, tells it who votes."""
+    snapshot_log_bytes: int = 64 * 1024 * 1024
+    """A snapshot is made when the log has grown by so much since the last one."""
+    snapshot_interval_ms: int = 0
+    """A snapshot is made at least so often while there is anything new; 0 for never."""
+    snapshot_keep: int = 2
+    """So many snapshots are kept, the newest ones."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def voter(self, member_id: str) -> Voter | None:

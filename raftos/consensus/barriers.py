@@ -96,7 +96,7 @@ class Barriers:
 
     def _send_round(self, round_: _Round) -> None:
         round_.sent_at = self._core.now
-        if self._core.journal.synced_term == self._core.term:
+        if self._core.journal.synced_term == self._core.term and self._core.is_voter:
             round_.confirmed.add(self._core.member_id)
         self._core.broadcast(Confirm(round_.term, round_.id))
         self._finish_if_confirmed()
@@ -120,7 +120,7 @@ class Barriers:
 
     def _finish_if_confirmed(self) -> None:
         round_ = self._round
-        if round_ is None or len(round_.confirmed) < self._core.majority:
+        if round_ is None or len(round_.confirmed.intersection(self._core.voters)) < self._core.majority:
             return
         self._round = None
         if not self._core.rules.read_new_round:

@@ -18,6 +18,7 @@ from typing import Protocol, Self
 import msgspec
 
 from raftos.consensus.configuration import Change
+from raftos.errors import StartupError
 
 
 class Role(StrEnum):
@@ -53,6 +54,10 @@ class Status(msgspec.Struct, frozen=True):
     """The last entry in the newest snapshot on this member's disk, 0 without one."""
     trouble: str | None = None
     """One sentence when this member cannot acknowledge or apply (disk full), else None."""
+
+
+class Expelled(StartupError):
+    """This member was removed from the cluster: it stops, and does not start again."""
 
 
 class Snapshot(Protocol):

@@ -17,6 +17,7 @@ member. A member that is removed is remembered (`removed`), so that it can be to
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
@@ -50,6 +51,11 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True):
 
     peers: tuple[Peer, ...]
     removed: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, voters: Iterable[str]) -> Configuration:
+        """These ids as voters, wherever they may be found."""
+        return cls(tuple(Peer(voter, "") for voter in sorted(voters)))
 
     @property
     def voters(self) -> tuple[str, ...]:

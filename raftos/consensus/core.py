@@ -9,20 +9,33 @@ everything it promises is durable.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
+from raftos.consensus.configuration import Configuration, decode
 from raftos.consensus.engine import APPEND_BYTES, Engine, EngineLog
 from raftos.consensus.guard import Rules
 from raftos.consensus.messages import Message
 from raftos.errors import RaftosError
 
 
+class Mark(Protocol):
+    """A remembered entry of the log: the configuration in force."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def payload(self) -> bytes: ...
+
+
 class ReplicaLog(EngineLog, Protocol):
     """The journal, as the replica uses it: the log plus how much of it is durable."""
 
+    @property
+    def mark(self) -> Mark | None: ...
+    def install(self, index: int, term: int, mark: bytes | None) -> None: ...
     @property
     def position(self) -> int: ...
     @property
@@ -52,6 +65,18 @@ Frame = tuple[str, int, Message]
 """(peer, generation of the link, message)"""
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A snapshot that this member lacks and its leader has."""
+
+    peer: str
+    generation: int
+    index: int
+    term: int
+    """Of the last entry it contains."""
+    size_bytes: int
+
+
 @dataclass(slots=True)
 class Output:
     """What the outside has to do after a step: send, apply, tell."""
@@ -61,9 +86,11 @@ class Output:
     """(index, command) to apply, in order; the answer comes back through `Replica.applied`."""
     done: list[tuple[Hashable, object]] = field(default_factory=list)
     """(token, results | read index | error): calls that have ended."""
+    offers: list[Offer] = field(default_factory=list)
+    """Snapshots to fetch, of which the answer comes back through `Replica.install`."""
 
     def __bool__(self) -> bool:
-        return bool(self.frames or self.committed or self.done)
+        return bool(self.frames or self.committed or self.done or self.offers)
 
 
 class Core:
@@ -72,16 +99,14 @@ class Core:
     def __init__(
         self,
         member_id: str,
-        voters: Sequence[str],
+        first: Configuration,
         journal: ReplicaLog,
         timings: Timings,
         random: Random,
         rules: Rules,
     ) -> None:
+        """`first` is in force as long as the log has no configuration of its own."""
         self.member_id = member_id
-        self.voters = tuple(sorted(voters))
-        self.others = tuple(voter for voter in self.voters if voter != member_id)
-        self.majority = len(self.voters) // 2 + 1
         self.journal = journal
         self.timings = timings
         self.random = random
@@ -92,6 +117,12 @@ class Core:
         """The peers of `links`, sorted."""
         self.output = Output()
         self.engine: Engine
+        self._first = first
+        self._configure()
+        self.snapshot: tuple[int, int, int] | None = None
+        """(index, its term, bytes) of the newest snapshot on this member's disk."""
+        self.expelled: str | None = None
+        """Why this member does not belong to the cluster any more, or None."""
         self.leader: str | None = None
         """The leader this member can reach now: itself, or a linked peer it hears from."""
         self.trouble: str | None = None
@@ -99,6 +130,37 @@ class Core:
         self.slow_disk = False
         """Whether the present write has taken longer than an election timeout."""
         self._held: deque[tuple[int, str, int, Message]] = deque()
+
+    # Who belongs to the cluster. The newest configuration of the log is in force, agreed on or not yet.
+
+    def adopt(self) -> None:
+        """Take over the configuration that the log has come to by now, if it is another one."""
+        if self.journal.mark != self._mark:
+            self._configure()
+            self.engine.configure(self.now, self.others, self.learners)
+
+    def _configure(self) -> None:
+        self._mark = mark = self.journal.mark
+        self.configuration_index = mark.index if mark else 0
+        """Where in the log the configuration in force is; 0 for the first."""
+        self.configuration = configuration = decode(mark.payload) if mark else self._first
+        self.voters = configuration.voters
+        self.others = tuple(voter for voter in self.voters if voter != self.member_id)
+        """The other voters: whose votes and confirmations are asked for, and count."""
+        self.learners = tuple(each for each in configuration.learners if each != self.member_id)
+        self.followers = frozenset((*self.others, *self.learners))
+        """Everybody else who is sent the log."""
+        self.majority = len(self.voters) // 2 + 1
+        self.is_voter = self.member_id in self.voters
+        self._away = frozenset(configuration.removed)
+
+    @property
+    def is_configuration_agreed(self) -> bool:
+        return self.configuration_index <= self.commit_index
+
+    def is_gone(self, peer: str) -> bool:
+        """Whether a peer was removed for good: as long as that is not agreed on, it is a peer still."""
+        return peer in self._away and self.is_configuration_agreed
 
     @property
     def term(self) -> int:
@@ -139,6 +201,7 @@ class Core:
             self.output.frames.append((peer, generation, message))
 
     def broadcast(self, message: Message) -> None:
+        """Send to all other voters."""
         for peer in self.others:
             self.send(peer, message)
 

@@ -49,7 +49,11 @@ class Disk:
         if size_bytes <= SMALL_BYTES and self._typical_s < QUICK_S:
             done(self._timed(write))
         else:
-            self._jobs.put(lambda: self._on_thread(write, done))
+            self._jobs.put(lambda: self._on_thread(lambda: self._timed(write), done))
+
+    def run_apart(self, job: Callable[[], None], done: Callable[[Exception | None], None]) -> None:
+        """Do what is no write, and may take long, on the thread, after the writes given before."""
+        self._jobs.put(lambda: self._on_thread(lambda: self._tried(job), done))
 
     def stop(self) -> None:
         """Finish what was given, then end the thread."""
@@ -58,9 +62,8 @@ class Disk:
 
     def _timed(self, write: Callable[[], None]) -> Exception | None:
         began = time.perf_counter()
-        try:
-            write()
-        except self._failures as failure:
+        failure = self._tried(write)
+        if failure is not None:
             return failure
         took_s = time.perf_counter() - began
         self._typical_s = _DECAY * self._typical_s + (1 - _DECAY) * min(took_s, OUTLIER_S)
@@ -68,8 +71,17 @@ class Disk:
             self._typical_s = took_s
         return None
 
-    def _on_thread(self, write: Callable[[], None], done: Callable[[Exception | None], None]) -> None:
-        failure = self._timed(write)
+    def _tried(self, job: Callable[[], None]) -> Exception | None:
+        try:
+            job()
+        except self._failures as failure:
+            return failure
+        return None
+
+    def _on_thread(
+        self, job: Callable[[], Exception | None], done: Callable[[Exception | None], None]
+    ) -> None:
+        failure = job()
         try:
             self._call_soon(done, failure)
         except RuntimeError:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,25 +24,29 @@ import structlog
 
 from raftos.config import Config
 from raftos.consensus import messages
-from raftos.consensus.base import Handler, Role, Status
+from raftos.consensus.base import Expelled, Handler, Role, Status
+from raftos.consensus.configuration import Change, Configuration
 from raftos.consensus.core import Output, Timings
 from raftos.consensus.disk import Disk
-from raftos.consensus.journal import DiskFull, FileStorage, Identity, Journal, JournalFailed, Write
-from raftos.consensus.messages import Answered, Asked, Message
+from raftos.consensus.journal import DiskFull, JournalFailed, Write
+from raftos.consensus.keeper import HeldSnapshot, Keeper, Policy
+from raftos.consensus.messages import Answered, Asked, Message, SnapshotPiece, SnapshotWanted
+from raftos.consensus.opening import Opened, first_configuration
 from raftos.consensus.proposals import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, MAX_PROPOSAL_BYTES
+from raftos.consensus.questions import Questions
 from raftos.consensus.replica import Replica
 from raftos.consensus.replication import NOTICE_S
+from raftos.consensus.snapshots import Stored
 from raftos.consensus.transport import Transport
+from raftos.consensus.worker import Worker
 from raftos.errors import (
     NoQuorum,
     NotReady,
     OutcomeUnknown,
     RaftosError,
-    StartupError,
     Unreachable,
-    error_for,
 )
-from raftos.state.machine import CannotApply, Machine
+from raftos.state.machine import CannotApply
 
 _LEADERLESS_TICK_S = 0.01
 """An election is decided in steps of this; a calm member looks twice in a heartbeat."""
@@ -50,22 +54,37 @@ _TURN_S = 0.02
 """After so long others have their turn: a member may have a gigabyte to apply, and still has to be heard."""
 _RETRY_S = 0.25
 """How often a full disk is tried again."""
+_FAREWELL_S = 1.0
+"""How long a removed member stays linked, so that it hears of it."""
 _MEMBER, _DRIVER = 0, 1
-"""Channels of `ask`: the member's handler, and the driver's own (leadership transfer)."""
+"""Channels of `ask`: the member's handler, and the driver's own (what only the leader does)."""
 
 log = structlog.get_logger("raftos.consensus")
+
+
+class _Handover(msgspec.Struct, frozen=True, array_like=True, tag="transfer"):
+    """A leadership transfer, as it is asked of the leader."""
+
+    target_id: str | None
+
+
+_Call = _Handover | Change
 
 
 class Driver:
     """The consensus of one member: implements `base.Consensus` on asyncio."""
 
-    def __init__(self, config: Config, secret: bytes, machine: Machine) -> None:
+    def __init__(
+        self, config: Config, secret: bytes, opened: Opened, *, addresses: Mapping[str, str] | None = None
+    ) -> None:
+        """`addresses` is where members, by id, were last known to listen for their peers."""
         self._config = config
+        self._addresses = dict(addresses or {})
         self._secret = secret
-        self._machine = machine
+        self._journal, self._snapshots, self._machine = opened.journal, opened.snapshots, opened.machine
         self._timings = Timings(config.heartbeat_ms / 1000, config.election_timeout_ms / 1000)
         self._replica: Replica
-        self._journal: Journal
+        self._keeper: Keeper
         self._transport: Transport
         self._loop: asyncio.AbstractEventLoop
         self._disk: Disk
@@ -77,9 +96,9 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._handler: Handler | None = None
         self._calls: set[asyncio.Future[Any]] = set()
-        self._questions: dict[int, asyncio.Future[bytes]] = {}
-        self._question_id = 0
-        self._answering: set[asyncio.Task[None]] = set()
+        self._questions: Questions
+        self._worker: Worker
+        self._followed: Configuration | None = None
         self._role_listeners: list[Callable[[Role, int], None]] = []
         self._applied_listeners: list[Callable[[int], None]] = []
         self._last_role: tuple[Role, int] = (Role.FOLLOWER, 0)
@@ -92,16 +111,9 @@ class Driver:
         self._loop = asyncio.get_running_loop()
         self.failed = self._loop.create_future()
         config = self._config
-        self._journal = self._open_journal()
-        if self._journal.last_index < self._machine.applied_index:
-            raise StartupError(
-                f"the journal in {config.data_dir} ends at entry {self._journal.last_index}, but the state "
-                f"has applied {self._machine.applied_index}: log entries are missing; remove this member "
-                "and let it rejoin under a new id with an empty data directory"
-            )
         self._replica = Replica(
             member_id=config.member_id,
-            voters=[voter.id for voter in config.voters],
+            configuration=first_configuration(config),
             journal=self._journal,
             applied_index=self._machine.applied_index,
             time_ms=self._machine.time_ms,
@@ -115,20 +127,35 @@ class Driver:
             cluster_id=config.cluster_id,
             secret=self._secret,
             listen_address=config.peer_address,
-            peers={voter.id: voter.peer_address for voter in config.voters if voter.id != config.member_id},
+            peers=self._peers(),
             listener=self,
+            advertise_address=config.advertised_peer_address,
+        )
+        self._questions = Questions(self._transport.send, self._answer)
+        self._disk = Disk(self._loop.call_soon_threadsafe, (DiskFull, JournalFailed))
+        self._worker = Worker(self._fail)
+        self._keeper = Keeper(
+            self,
+            self._snapshots,
+            self._journal,
+            self._machine,
+            self._replica,
+            Policy(config.snapshot_log_bytes, config.snapshot_keep, config.snapshot_interval_ms / 1000),
         )
         await self._transport.start()
-        self._disk = Disk(self._loop.call_soon_threadsafe, (DiskFull, JournalFailed))
         self._tick()
 
-    def _open_journal(self) -> Journal:
-        folder = Path(self._config.data_dir) / "journal"
-        try:
-            storage = FileStorage(folder)
-        except OSError as error:
-            raise StartupError(f"cannot use the journal folder {folder}: {error.strerror}") from error
-        return Journal.open(storage, Identity(self._config.cluster_id, self._config.member_id))
+    def _peers(self) -> dict[str, str]:
+        """Where each other member is thought to be: as configured, as it joined, as it registered itself."""
+        peers = {voter.id: voter.peer_address for voter in self._config.voters}
+        peers.update(
+            {peer.id: peer.address for peer in self._replica.core.configuration.peers if peer.address}
+        )
+        peers.update(self._addresses)
+        wanted = self._replica.core.followers or peers.keys()
+        return {
+            peer: peers[peer] for peer in sorted(peers) if peer in wanted and peer != self._config.member_id
+        }
 
     async def stop(self) -> None:
         self._stopped = True
@@ -137,11 +164,12 @@ class Driver:
                 call.set_exception(OutcomeUnknown("this member stopped; send the request again to another"))
         if self._timer is not None:
             self._timer.cancel()
-        for task in self._answering:
-            task.cancel()
+        self._questions.stop()
         await self._transport.stop()
+        await self._worker.stop()
         await self._loop.run_in_executor(None, self._disk.stop)
         self._journal.close()
+        self._snapshots.close()
 
     async def propose(self, requests: Sequence[bytes], deadline: float) -> list[bytes]:
         now = time.monotonic()
@@ -167,16 +195,29 @@ class Driver:
         return index
 
     async def transfer(self, target_id: str | None, deadline: float) -> str:
-        leader = self._replica.core.leader
-        timeout_s = max(0.0, deadline - time.monotonic())
-        if leader is not None and leader != self._config.member_id:
-            body = msgspec.msgpack.encode((target_id, timeout_s))
-            return (await self._ask(leader, _DRIVER, body, timeout_s + 0.2)).decode()
-        call = self._new_call()
-        self._replica.transfer(time.monotonic(), call, target_id, deadline)
-        self._kick()
-        new_leader: str = await call
+        new_leader: str = await self._for_leader(_Handover(target_id), deadline)
         return new_leader
+
+    async def change(self, change: Change, deadline: float) -> int:
+        index: int = await self._for_leader(change, deadline)
+        return index
+
+    async def snapshot(self, deadline: float) -> HeldSnapshot:
+        made: asyncio.Future[Stored] = self._loop.create_future()
+
+        def done(stored: Stored | RaftosError) -> None:
+            if isinstance(stored, RaftosError):
+                made.set_exception(NotReady(stored.message))
+            elif not made.done():
+                made.set_result(stored)
+
+        self._keeper.want(self._machine.applied_index, done)
+        try:
+            async with asyncio.timeout_at(self._loop.time() + deadline - time.monotonic()):
+                stored = await made
+        except TimeoutError:
+            raise NotReady("a snapshot could not be made in time; try again with more time") from None
+        return HeldSnapshot(self._snapshots, stored)
 
     def _new_call(self) -> asyncio.Future[Any]:
         call: asyncio.Future[Any] = self._loop.create_future()
@@ -207,21 +248,22 @@ class Driver:
     # What happens: links, frames, time, syncs.
 
     def linked(self, peer: str, generation: int, level: int = 1) -> None:
-        log.info("peer linked", peer=peer, generation=generation)
         self._replica.linked(time.monotonic(), peer, generation)
         self._kick()
 
     def unlinked(self, peer: str, generation: int) -> None:
-        log.info("peer unlinked", peer=peer, generation=generation)
         self._replica.unlinked(time.monotonic(), peer, generation)
         self._kick()
         self._loop.call_soon(self._tick_later)
 
     def hearing(self, peer: str, generation: int) -> None:
-        """Part of a long frame arrived."""
+        """Part of a long frame arrived: its sender lives."""
+        self._replica.hearing(time.monotonic(), peer, generation)
+        self._kick()
 
     def moved(self, peer: str, address: str) -> None:
-        """The transport dials the new address by itself."""
+        """A peer tells its address, which the transport dials by itself from now on."""
+        self._addresses[peer] = address
 
     def received(self, peer: str, generation: int, frames: list[bytes]) -> None:
         """Messages of one link. Raises `msgspec.MsgspecError` for a malformed frame: the link closes."""
@@ -230,9 +272,11 @@ class Driver:
             for frame in frames:
                 message = messages.decode(frame)
                 if isinstance(message, Asked):
-                    self._answer(peer, generation, message)
+                    self._questions.asked(peer, generation, message)
                 elif isinstance(message, Answered):
-                    self._answered(message)
+                    self._questions.answered(message)
+                elif isinstance(message, SnapshotWanted | SnapshotPiece):
+                    self._keeper.received(peer, generation, message)
                 elif self._replica.received(now, peer, generation, message):
                     self._kick()
         except msgspec.MsgspecError:
@@ -244,6 +288,7 @@ class Driver:
         self._timer = None
         try:
             self._replica.tick(time.monotonic())
+            self._keeper.tick()
         except Exception as failure:  # noqa: BLE001 - as in `_run`
             self._fail(failure)
         self._kick()
@@ -282,6 +327,10 @@ class Driver:
         except Exception as failure:  # noqa: BLE001 - whatever it is, a half-done step must not be followed by another
             self._fail(failure)
         self._running = False
+        if self._replica.core.configuration is not self._followed:
+            self._follow_configuration()
+        if self._replica.core.expelled is not None:
+            self._leave(self._replica.core.expelled)
         self._tell_role()
         self._wake_for_notices()
 
@@ -298,6 +347,8 @@ class Driver:
         self._send(output.frames)
         self._write_and_promise()
         self._end_calls(output)
+        if output.offers:
+            self._keeper.offered(output.offers)
         if output.committed:
             self._stuck.extend(output.committed)
         if self._stuck and self._apply_trouble is None:
@@ -326,6 +377,60 @@ class Driver:
         log.critical("this member stops: going on could lose data", reason=str(failure), exc_info=failure)
         if not self.failed.done():
             self.failed.set_exception(failure)
+
+    def _follow_configuration(self) -> None:
+        """Dial whom the configuration names, and let go of those that it does not name any more."""
+        before, self._followed = self._followed, self._replica.core.configuration
+        log.info("configuration", voters=self._followed.voters, learners=self._followed.learners)
+        for peer in self._followed.peers:
+            if peer.address and (before is None or before.peer(peer.id) is None):
+                self._transport.set_peer(peer.id, self._addresses.get(peer.id, peer.address))
+        for peer_id in self._followed.removed:
+            # Not at once: it is to be told first.
+            self._loop.call_later(_FAREWELL_S, self._transport.drop_peer, peer_id)
+
+    def _leave(self, why: str) -> None:
+        if not self.failed.done():
+            log.critical("this member stops: it was removed", reason=why)
+            self.failed.set_exception(Expelled(why))
+
+    # What the keeper of snapshots needs done.
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def send(self, peer: str, generation: int, message: Message) -> None:
+        self._transport.send(peer, generation, [messages.encode(message)])
+
+    def work(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        def concluded(value: Any) -> None:
+            done(value)
+            self._kick()
+
+        self._worker.work(job, concluded)
+
+    def remove_segments(self, names: list[str]) -> None:
+        self._disk.run_apart(
+            lambda: self._journal.writer.remove(names), lambda failure: self._removed(names, failure)
+        )
+
+    def _removed(self, names: list[str], failure: Exception | None) -> None:
+        if isinstance(failure, DiskFull) and not self._stopped:
+            self._loop.call_later(_RETRY_S, self.remove_segments, names)
+        elif failure is not None and not self._stopped:
+            self._fail(failure)
+
+    def exchange(self, path: Path, stored: Stored) -> None:
+        """The state becomes that of a snapshot; what was handed over to be applied before is part of it."""
+        self._machine.replace(path)
+        self._stuck = []
+        self._trouble(apply=None)
+        header = stored.header
+        self._replica.install(
+            time.monotonic(), header.index, header.term, header.configuration or None, self._machine.time_ms
+        )
+        for listener in self._applied_listeners:
+            listener(header.index)
 
     # What is to be done: send, write, apply.
 
@@ -414,52 +519,43 @@ class Driver:
             self._replica.troubled(time.monotonic(), after)
             self._kick()
 
-    # Soft questions between members.
+    # Calls of other members.
 
-    async def _ask(self, member_id: str, channel: int, body: bytes, timeout_s: float) -> bytes:
-        self._question_id += 1
-        question, call = self._question_id, self._loop.create_future()
-        self._questions[question] = call
-        generation = self._replica.core.links.get(member_id)
-        frame = messages.encode(Asked(question, channel, body))
-        try:
-            if generation is None or not self._transport.send(member_id, generation, [frame]):
-                raise Unreachable(f"member {member_id} is not connected")
-            return await asyncio.wait_for(call, timeout_s)
-        except TimeoutError:
-            raise Unreachable(f"member {member_id} did not answer within {timeout_s:.1f} s") from None
-        finally:
-            del self._questions[question]
-
-    def _answered(self, message: Answered) -> None:
-        call = self._questions.get(message.id)
-        if call is not None and not call.done():
-            if message.error:
-                call.set_exception(error_for(*msgspec.msgpack.decode(message.body, type=tuple[str, str])))
-            else:
-                call.set_result(message.body)
-
-    def _answer(self, peer: str, generation: int, message: Asked) -> None:
-        task = self._loop.create_task(self._answer_in_task(peer, generation, message))
-        self._answering.add(task)
-        task.add_done_callback(self._answering.discard)
-
-    async def _answer_in_task(self, peer: str, generation: int, message: Asked) -> None:
-        try:
-            answer = Answered(message.id, False, await self._body_for(peer, message))
-        except RaftosError as error:
-            answer = Answered(message.id, True, msgspec.msgpack.encode((error.code, error.message)))
-        self._transport.send(peer, generation, [messages.encode(answer)])
-
-    async def _body_for(self, peer: str, message: Asked) -> bytes:
-        if message.channel == _DRIVER:
-            target, timeout_s = msgspec.msgpack.decode(message.body, type=tuple[str | None, float])
+    async def _answer(self, peer: str, channel: int, body: bytes) -> bytes:
+        if channel == _DRIVER:
             if not self._replica.core.is_leader:
                 raise Unreachable("this member does not lead (any more); try again")
-            return (await self.transfer(target, time.monotonic() + timeout_s)).encode()
+            call, timeout_s = _decode_call(body)
+            return msgspec.msgpack.encode(await self._lead(call, time.monotonic() + timeout_s))
         if self._handler is None:
             raise Unreachable("this member is still starting")
-        return await self._handler(peer, message.body)
+        return await self._handler(peer, body)
+
+    async def _for_leader(self, call: _Call, deadline: float) -> Any:
+        """Have the leader do it, whoever that is. Raises what it refuses with, Unreachable, NoQuorum."""
+        leader = self._replica.core.leader
+        if leader is None or leader == self._config.member_id:
+            return await self._lead(call, deadline)
+        timeout_s = max(0.0, deadline - time.monotonic())
+        answer = await self._ask(leader, _DRIVER, msgspec.msgpack.encode((call, timeout_s)), timeout_s + 0.2)
+        return msgspec.msgpack.decode(answer)
+
+    async def _lead(self, call: _Call, deadline: float) -> Any:
+        waiting, now = self._new_call(), time.monotonic()
+        if isinstance(call, _Handover):
+            self._replica.transfer(now, waiting, call.target_id, deadline)
+        else:
+            self._replica.change(now, waiting, call, deadline)
+        self._kick()
+        return await waiting
+
+    async def _ask(self, peer: str, channel: int, body: bytes, timeout_s: float) -> bytes:
+        generation = self._replica.core.links.get(peer)
+        return await self._questions.ask(peer, generation, channel, body, timeout_s)
+
+
+def _decode_call(body: bytes) -> tuple[_Call, float]:
+    return msgspec.msgpack.decode(body, type=tuple[_Call, float])
 
 
 def _joined(outcomes: Sequence[list[bytes] | BaseException]) -> list[bytes]:

@@ -7,6 +7,9 @@ would a majority vote for me in the next term? Only then does the engine raise t
     asking  --(majority says yes)--> campaign: term + 1, real votes, which wait for the disk
     asking  --(a leader is heard, unless it told us to; or a peer asks with a higher id)--> waiting
 
+Only voters ask, and only their answers count. Everybody answers, learners too: a learner may have been made a
+voter by an entry that it has not seen yet.
+
 A member says yes if it hears no live leader (or the question is marked as a transfer), the asker's
 log is at least as up to date, and the term asked for is higher than its own. Two members that ask
 at the same moment would split the votes: the one with the lower id gives way.
@@ -56,7 +59,7 @@ class Elections:
 
     def tick(self) -> None:
         core = self._core
-        if core.is_leader or not core.fit_to_lead:
+        if core.is_leader or not core.fit_to_lead or not core.is_voter:
             self._postpone()
         elif core.now >= self._due:
             self._ask(transfer=False)
@@ -67,7 +70,7 @@ class Elections:
     def _ask(self, *, transfer: bool) -> None:
         core = self._core
         self._schedule_retry()
-        if len(core.links) + 1 < core.majority:
+        if sum(voter in core.links for voter in core.others) + 1 < core.majority:
             return
         self._asked_term, self._transfer, self._granted = core.term + 1, transfer, {core.member_id}
         if core.rules.pre_vote:
@@ -125,7 +128,8 @@ class Elections:
             core.engine.observe_term(core.now, answer.current_term)
             self._granted.clear()
         elif answer.granted and self._granted and answer.term == self._asked_term == core.term + 1:
-            self._granted.add(peer)
+            if peer in core.others:
+                self._granted.add(peer)
             self._campaign_if_wanted()
 
     def requested(self, peer: str, request: VoteRequest) -> None:
@@ -137,14 +141,16 @@ class Elections:
         core.engine.vote_requested(core.now, peer, request)
 
     def granted(self, peer: str, vote: VoteGranted) -> None:
-        """Count each voter once: PySyncObj counts messages."""
+        """Count each voter once, and no learner: PySyncObj counts messages."""
         core = self._core
-        if vote.term == core.term and core.engine.is_candidate and peer not in self._votes:
+        if peer not in core.others or peer in self._votes:
+            return
+        if vote.term == core.term and core.engine.is_candidate:
             self._votes.add(peer)
             core.engine.vote_granted(core.now, peer, vote)
 
     def timeout_now(self, peer: str, message: TimeoutNow) -> None:
         """The leader hands over: ask at once, marked so that the others do not protect the leader."""
         core = self._core
-        if message.term == core.term and peer == core.leader and core.fit_to_lead:
+        if message.term == core.term and peer == core.leader and core.fit_to_lead and core.is_voter:
             self._ask(transfer=True)

@@ -15,13 +15,16 @@ Seams, all in one place and each checked by a test (`PRIVATE_NAMES`, `MODULE_NAM
     _SyncObj__sendAppendEntries     the replica knows what each follower can take, and sends it
     _SyncObj__newAppendEntriesTime  when the next heartbeat is due
     _SyncObj__raftLastApplied       applied state survives a restart in SQLite
+    _SyncObj__raftCommitIndex       what a snapshot holds is committed
+    _SyncObj__otherNodes, .__readonlyNodes, .__raftMatchIndex, .__lastResponseTime
+                                    the configuration in force is set, never added to   (findings 21 to 24)
     _RAFT_STATE, _getLeader, _onTick, _poller, _applyCommand, _checkCommandsToApply
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -46,6 +49,11 @@ PRIVATE_NAMES = (
     "_SyncObj__sendAppendEntries",
     "_SyncObj__newAppendEntriesTime",
     "_SyncObj__raftLastApplied",
+    "_SyncObj__raftCommitIndex",
+    "_SyncObj__otherNodes",
+    "_SyncObj__readonlyNodes",
+    "_SyncObj__raftMatchIndex",
+    "_SyncObj__lastResponseTime",
     "_getLeader",
     "_onTick",
     "_poller",
@@ -70,10 +78,9 @@ It cuts larger entries into `transmission` pieces, wrongly (finding 19).
 MAX_APPEND_ENTRIES = 2_000
 """And so many entries at most: reading each costs 10 us, and the event loop has others to serve."""
 MAX_ENTRY_BYTES = APPEND_BYTES // 2
-"""No log entry is larger. So two of them fit into one look: a follower does not notice that an entry
-which conflicts is there if it does not see it behind the one before."""
+"""No log entry is larger: an append carries one at least."""
 
-_NO_OP = bytes([NO_OP])
+_NO_OP = bytes((NO_OP,))
 _clock = SimpleNamespace(now=0.0)
 
 
@@ -128,39 +135,48 @@ class _Node(str, Node):  # type: ignore[misc]  # PySyncObj has no types
     id = property(attrgetter("_id"))
 
 
-class _JournalAdapter:
-    """The journal under PySyncObj's names; its positions count from the first entry held."""
+_NOBODY = _Node("")
 
-    def __init__(self, log: EngineLog, committed: int, append_bytes: int) -> None:
+
+class _JournalAdapter:
+    """The journal under PySyncObj's names; its positions count from the first entry it may ask about.
+
+    That is the entry before the log's first, of which only the term is known: a snapshot ends with it.
+    PySyncObj wants to know of entries where they are and of which term, never what is in them: it counts
+    on them, and what it applies does nothing. So it is given no commands.
+    """
+
+    def __init__(self, log: EngineLog, committed: int) -> None:
         self.committed = committed
         """The commit index: PySyncObj tells its journal of every change."""
         self._log = log
-        self._append_bytes = append_bytes
+
+    @property
+    def _first(self) -> int:
+        return max(self._log.first_index - 1, FIRST_INDEX)
 
     def __len__(self) -> int:
-        return self._log.last_index - self._log.first_index + 1
+        return self._log.last_index - self._first + 1
 
     def __getitem__(self, item: int | slice) -> Any:
         # PySyncObj asks for single entries, dozens of times a turn, only to know where the log ends
-        # and begins: those answers carry no command.
+        # and begins.
         if item == -1:
             return b"", self._log.last_index, self._log.last_term
-        first = self._log.first_index
+        first = self._first
         if isinstance(item, int):
             return b"", first + item, self._log.term_at(first + item)
         start = first + (item.start or 0)
-        most = start + MAX_APPEND_ENTRIES
-        if item.stop is None:
-            return self._log.entries(start, most, self._append_bytes + 1)
-        # Of a closed range it needs the terms: it counts on entries, and what it applies does nothing.
-        stop = min(first + item.stop, most, self._log.last_index + 1)
-        return [(_NO_OP, index, self._log.term_at(index)) for index in range(start, stop)]
+        # An open range is asked for by a follower: is the entry there, and is there anything behind it?
+        stop = start + 2 if item.stop is None else min(first + item.stop, start + MAX_APPEND_ENTRIES)
+        last = self._log.last_index
+        return [(_NO_OP, index, self._log.term_at(index)) for index in range(start, min(stop, last + 1))]
 
     def add(self, command: bytes, index: int, term: int) -> None:
         self._log.append(command, index, term)
 
     def deleteEntriesFrom(self, position: int) -> None:  # noqa: N802 - PySyncObj's name
-        self._log.truncate_from(self._log.first_index + position)
+        self._log.truncate_from(self._first + position)
 
     def setCurrentTerm(self, term: int, vote: str | None) -> None:  # noqa: N802 - PySyncObj's name
         self._log.set_hard_state(term, vote)
@@ -214,11 +230,11 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
     """One member's Raft core. Every call says what time it is and returns at once."""
 
     _SyncObj__newAppendEntriesTime: float
+    _SyncObj__raftCommitIndex: int
 
     def __init__(
         self,
         member_id: str,
-        others: Sequence[str],
         log: EngineLog,
         send: Send,
         send_appends: Callable[[], None],
@@ -230,15 +246,15 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
         append_bytes: int = APPEND_BYTES,
     ) -> None:
         _clock.now = now
-        committed = max(applied_index, FIRST_INDEX)
+        committed = max(applied_index, FIRST_INDEX, log.first_index - 1)
         self._log = log
         self._heartbeat_s = heartbeat_s
         self.is_leader = self.is_candidate = False
-        self._journal = _JournalAdapter(log, committed, append_bytes)
+        self._journal = _JournalAdapter(log, committed)
         so.createJournal = lambda _: self._journal
         self._outbox = _Outbox(send)
         self._send_appends = send_appends
-        self._nodes = {other: _Node(other) for other in others}
+        self._nodes: dict[str, _Node] = {}
         conf = SyncObjConf(
             autoTick=False,
             appendEntriesUseBatch=True,
@@ -251,7 +267,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
             onStateChanged=self._state_changed,
         )
         conf.logCompactionMinEntries = conf.logCompactionMinTime = math.inf
-        super().__init__(_Node(member_id), list(self._nodes.values()), conf, transport=self._outbox)
+        super().__init__(_Node(member_id), [], conf, transport=self._outbox)
         self._SyncObj__raftLastApplied = committed
         self._poller = SimpleNamespace(poll=lambda _: None)
         self._hold_elections()
@@ -260,11 +276,36 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
     def hand_over(self, payload: bytes) -> None:
         """The one replicated method. It does nothing: the replica reads committed entries itself."""
 
+    def configure(self, now: float, voters: Iterable[str], learners: Iterable[str]) -> None:
+        """Who, besides this member, counts, and who is only sent the log.
+
+        PySyncObj's own commands of membership are never used: they are pickled, applied again after a
+        restart, and a promoted learner counts without ever voting. What it knows of a member it keeps.
+        """
+        others = {self._node(voter) for voter in voters}
+        readers = {self._node(learner) for learner in learners}
+        self._SyncObj__otherNodes, self._SyncObj__readonlyNodes = others, readers
+        known = others | readers
+        positions, matched = self._SyncObj__raftNextIndex, self._SyncObj__raftMatchIndex
+        for gone in [node for node in matched if node not in known]:
+            del matched[gone]
+            positions.pop(gone, None)
+        for node in known:
+            positions.setdefault(node, self._log.last_index + 1)
+            matched.setdefault(node, 0)
+            self._SyncObj__lastResponseTime.setdefault(node, now)
+
+    def _node(self, peer: str) -> _Node:
+        node = self._nodes.get(peer)
+        if node is None:
+            node = self._nodes[peer] = _Node(peer)
+        return node
+
     def linked(self, peer: str) -> None:
-        self._outbox._onNodeConnected(self._nodes[peer])
+        self._outbox._onNodeConnected(self._node(peer))
 
     def unlinked(self, peer: str) -> None:
-        self._outbox._onNodeDisconnected(self._nodes[peer])
+        self._outbox._onNodeDisconnected(self._node(peer))
 
     def tick(self, now: float) -> None:
         """Commit, step down, send a heartbeat where it is due. Never campaigns by itself."""
@@ -286,18 +327,31 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
         self._SyncObj__sendAppendEntries()
         return self._log.last_index
 
+    def append_as_leader(self, now: float, command: bytes) -> int:
+        """Append a command that PySyncObj does not know, and send it; returns its index."""
+        _clock.now = now
+        self._log.append(command, self._log.last_index + 1, self._log.term)
+        self._SyncObj__sendAppendEntries()
+        return self._log.last_index
+
+    def installed(self, index: int) -> None:
+        """A snapshot that ends at `index` was installed: what it holds is committed and applied."""
+        self._SyncObj__raftCommitIndex = max(self._SyncObj__raftCommitIndex, index)
+        self._journal.committed = self._SyncObj__raftCommitIndex
+        self._SyncObj__raftLastApplied = max(self._SyncObj__raftLastApplied, index)
+
     def observe_term(self, now: float, term: int) -> None:
         """A higher term exists: move to it as a follower that has not voted."""
         self._deliver(
             now,
-            next(iter(self._nodes.values()), _Node("")),
+            _NOBODY,
             {"type": "request_vote", "term": term, "last_log_term": -1, "last_log_index": -1},
         )
 
     def append(self, now: float, peer: str, message: Append) -> None:
         self._deliver(
             now,
-            self._nodes[peer],
+            self._node(peer),
             {
                 "type": "append_entries",
                 "term": message.term,
@@ -309,7 +363,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
         )
 
     def acknowledged(self, now: float, peer: str, message: Acknowledged, rules: Rules) -> None:
-        node, positions = self._nodes[peer], self._SyncObj__raftNextIndex
+        node, positions = self._node(peer), self._SyncObj__raftNextIndex
         before = positions.get(node, 0)
         next_index = max(message.next_index, FIRST_INDEX + 1)
         self._deliver(
@@ -328,7 +382,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
     def vote_requested(self, now: float, peer: str, message: VoteRequest) -> None:
         self._deliver(
             now,
-            self._nodes[peer],
+            self._node(peer),
             {
                 "type": "request_vote",
                 "term": message.term,
@@ -338,7 +392,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
         )
 
     def vote_granted(self, now: float, peer: str, message: VoteGranted) -> None:
-        self._deliver(now, self._nodes[peer], {"type": "response_vote", "term": message.term})
+        self._deliver(now, self._node(peer), {"type": "response_vote", "term": message.term})
 
     @property
     def leader(self) -> str | None:
@@ -360,11 +414,11 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
 
     def next_index(self, peer: str) -> int:
         """The first index to send to `peer` next."""
-        return int(self._SyncObj__raftNextIndex.get(self._nodes[peer], self._log.last_index + 1))
+        return int(self._SyncObj__raftNextIndex.get(self._node(peer), self._log.last_index + 1))
 
     def sent(self, peer: str, last_index: int) -> None:
         """`peer` was sent all entries up to `last_index`."""
-        self._SyncObj__raftNextIndex[self._nodes[peer]] = last_index + 1
+        self._SyncObj__raftNextIndex[self._node(peer)] = last_index + 1
 
     def _SyncObj__sendAppendEntries(self) -> None:  # noqa: N802 - PySyncObj's name
         """In place of PySyncObj's own, which sends a follower all that it lacks, or spins (finding 18)."""

@@ -14,6 +14,7 @@ up. So each follower is in one of two states, as in etcd's `tracker.Progress`:
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -31,6 +32,10 @@ class Follower:
     told: int = 0
     """The commit index it was sent last, as far as it is not known to have missed it."""
     sent_at: float = 0.0
+    answered_at: float = -math.inf
+    """When it answered last, in this term."""
+    offered_at: float = -math.inf
+    """When it was offered a snapshot last."""
     _probing: bool = True
     _under_way: deque[tuple[int, int]] = field(default_factory=deque)
     """(last index, bytes) of every message not yet answered."""

@@ -11,6 +11,7 @@ does. The numbers are those of the findings the rules answer.
     match_term        3  an acknowledgement of an earlier term counts in this one
     durable_first     4  an acknowledgement or vote outruns the disk (27: the leader's own count)
     pre_vote          6  a returning member deposes a healthy leader, term after term
+    one_change_at_a_time 21  two configurations under way decide without a common majority
     read_own_term     -  a new leader answers a read before it knows what is committed
     read_new_round    -  a read joins a confirmation that was sent before the read began
     read_match_term   -  a confirmation of another term counts for a deposed leader
@@ -21,6 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from raftos.consensus.configuration import CONFIGURATION
 from raftos.consensus.messages import Acknowledged, Append
 
 FIRST_INDEX = 1
@@ -28,6 +30,7 @@ FIRST_INDEX = 1
 
 REGULAR, NO_OP = 0, 1
 """The kinds of log commands this version knows: the first byte of each command."""
+_KINDS = frozenset((REGULAR, NO_OP, CONFIGURATION))
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Rules:
     match_term: bool = True
     durable_first: bool = True
     pre_vote: bool = True
+    one_change_at_a_time: bool = True
     read_own_term: bool = True
     read_new_round: bool = True
     read_match_term: bool = True
@@ -47,6 +51,8 @@ class Rules:
 class Log(Protocol):
     """What the guard needs to know of the log."""
 
+    @property
+    def first_index(self) -> int: ...
     @property
     def last_index(self) -> int: ...
 
@@ -74,7 +80,7 @@ def well_formed(append: Append) -> bool:
     for command, entry_index, entry_term in append.entries:
         if entry_index != index + 1 or not term <= entry_term <= append.term:
             return False
-        if not command or command[0] not in (REGULAR, NO_OP):
+        if not command or command[0] not in _KINDS:
             return False
         index, term = entry_index, entry_term
     return True
@@ -88,6 +94,8 @@ def admit_append(log: Log, commit_index: int, append: Append, rules: Rules) -> A
     answer still acknowledges only the last entry *in the message*, and so does the commit index.
     Raises SafetyViolation when a conflict reaches below the commit index.
     """
+    if append.prev_index < log.first_index - 1:
+        return _admit_above_base(log, commit_index, append, rules)
     if not rules.trim_held or log.term_at(append.prev_index) != append.prev_term:
         return Admitted(append)
     held = _held(log, append)
@@ -101,6 +109,22 @@ def admit_append(log: Log, commit_index: int, append: Append, rules: Rules) -> A
     last = log.last_index
     if index == last:
         return Admitted(_moved(append, index, _term(log, index), [], append.commit_index))
+    moved = _moved(append, last, _term(log, last), [], min(append.commit_index, index))
+    return Admitted(moved, acknowledge_to=index)
+
+
+def _admit_above_base(log: Log, commit_index: int, append: Append, rules: Rules) -> Admitted:
+    """What lies before this log's first entry is agreed on, and so the same everywhere: it is held."""
+    base = log.first_index - 1
+    skipped = base - append.prev_index
+    if len(append.entries) > skipped:
+        if append.entries[skipped - 1][2] != log.term_at(base):
+            raise SafetyViolation(
+                f"an append of term {append.term} has another entry {base} than the snapshot"
+            )
+        rest = _moved(append, base, _term(log, base), append.entries[skipped:], append.commit_index)
+        return admit_append(log, commit_index, rest, rules)
+    index, last = append.prev_index + len(append.entries), log.last_index
     moved = _moved(append, last, _term(log, last), [], min(append.commit_index, index))
     return Admitted(moved, acknowledge_to=index)
 

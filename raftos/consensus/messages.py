@@ -8,6 +8,9 @@
     BarrierAsked  -> BarrierAnswered    a member asks the leader for a read index
     Forwarded     -> ForwardAnswered    requests handed to the leader, their results handed back
     TimeoutNow                          leadership transfer (thesis section 3.10)
+    SnapshotOffered -> SnapshotWanted   the log does not reach back to what a follower lacks (section 7)
+    SnapshotWanted  -> SnapshotPiece    a part of the leader's snapshot file, asked for by its place
+    Removed                             you do not belong to the cluster any more
     Asked         -> Answered           soft questions between members (status, load)
 
 Every message of the protocol carries the sender's term. The link generation is the transport's:
@@ -132,6 +135,36 @@ class Answered(Message, frozen=True, tag=16):
     body: bytes
 
 
+class SnapshotOffered(Message, frozen=True, tag=17):
+    """What you lack is not in my log any more, but in this file. Repeated until it is acknowledged."""
+
+    term: int
+    index: int
+    index_term: int
+    """The last entry the snapshot contains, and that entry's term."""
+    size_bytes: int
+    """Of the file."""
+
+
+class SnapshotWanted(Message, frozen=True, tag=18):
+    index: int
+    index_term: int
+    offset: int
+
+
+class SnapshotPiece(Message, frozen=True, tag=19):
+    index: int
+    index_term: int
+    offset: int
+    data: bytes
+    """Empty: the file is not there any more."""
+
+
+class Removed(Message, frozen=True, tag=20):
+    index: int
+    """The configuration without the receiver, which is agreed on."""
+
+
 AnyMessage = (
     Append
     | Acknowledged
@@ -149,6 +182,10 @@ AnyMessage = (
     | TimeoutNow
     | Asked
     | Answered
+    | SnapshotOffered
+    | SnapshotWanted
+    | SnapshotPiece
+    | Removed
 )
 
 encode = msgspec.msgpack.Encoder().encode

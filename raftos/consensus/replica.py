@@ -20,9 +20,12 @@ from random import Random
 from raftos.consensus import guard
 from raftos.consensus.barriers import Barriers
 from raftos.consensus.base import Role, Status
+from raftos.consensus.changes import Changes
+from raftos.consensus.configuration import Change, Configuration
 from raftos.consensus.core import Core, Frame, Output, ReplicaLog, Timings
 from raftos.consensus.elections import Elections
 from raftos.consensus.engine import Engine
+from raftos.consensus.following import Following
 from raftos.consensus.messages import (
     Acknowledged,
     Append,
@@ -36,6 +39,8 @@ from raftos.consensus.messages import (
     Outcome,
     PreVote,
     PreVoteAnswer,
+    Removed,
+    SnapshotOffered,
     StaleTerm,
     TimeoutNow,
     VoteGranted,
@@ -43,8 +48,11 @@ from raftos.consensus.messages import (
 )
 from raftos.consensus.proposals import Proposals, entry_payload
 from raftos.consensus.replication import Replication
-from raftos.errors import Conflict, InvalidInput, NoQuorum, OutcomeUnknown
+from raftos.consensus.transfer import Transfer
 
+ANSWERS = frozenset((Acknowledged, Confirmed, PreVoteAnswer, StaleTerm, VoteGranted))
+"""What counts only from members of the configuration in force. Questions and appends of others are heard:
+they may belong to a later configuration, and this member learns of it only from them."""
 MAX_APPLY_BYTES, MAX_APPLY_ENTRIES = 2**20, 1_000
 """About how much is handed over for applying at once."""
 
@@ -56,7 +64,7 @@ class Replica:
         self,
         *,
         member_id: str,
-        voters: Sequence[str],
+        configuration: Configuration,
         journal: ReplicaLog,
         applied_index: int,
         time_ms: int,
@@ -66,21 +74,23 @@ class Replica:
         timings: Timings | None = None,
         rules: guard.Rules | None = None,
     ) -> None:
-        """`applied_index` and `time_ms` are the machine's; the journal's entries beyond are handed over.
+        """`configuration` is the first one, in force until the log has one of its own.
 
+        `applied_index` and `time_ms` are the machine's; the journal's entries beyond are handed over.
         `wall_ms` is where cluster time begins if no entry has a stamp yet.
         """
         self.core = core = Core(
-            member_id, voters, journal, timings or Timings(), random, rules or guard.Rules()
+            member_id, configuration, journal, timings or Timings(), random, rules or guard.Rules()
         )
         core.now = now
         self._journal = journal
+        self.elections = Elections(core)
+        self.following = Following(core, self.elections)
         self.replication = Replication(core)
         core.engine = Engine(
             member_id,
-            core.others,
             journal,
-            self._engine_sends,
+            self.following.send,
             self.replication.send_all,
             now=now,
             heartbeat_s=core.timings.heartbeat_s,
@@ -88,26 +98,22 @@ class Replica:
             applied_index=applied_index,
             append_bytes=core.timings.append_bytes,
         )
-        self.elections = Elections(core)
+        core.engine.configure(now, core.others, core.learners)
         self.proposals = Proposals(core)
         self.barriers = Barriers(core)
+        self.handover = Transfer(core, self.replication, self.proposals)
+        self.changes = Changes(core, self.replication)
         self.barriers.applied_index = applied_index
         self._handed_over = applied_index
         self._stamp_ms = time_ms
         self._time_ms, self._time_at = time_ms or wall_ms, now
-        self._acknowledge_to: int | None = None
-        self._last_acknowledged: tuple[str, int | None, Acknowledged] | None = None
-        self._acknowledged_at = now
-        self.watching = False
-        """Whether somebody here waits for news; the leader learns it from the next acknowledgement."""
         self._unsynced_since: float | None = None
         self._tick_needed = True
-        self._transfer: tuple[Hashable, str, float, bool] | None = None
         self._handlers: dict[type[Message], Callable[..., None]] = self._protocol()
 
     def _protocol(self) -> dict[type[Message], Callable[..., None]]:
         return {
-            Append: self._append,
+            Append: self.following.append,
             Acknowledged: self._acknowledged,
             PreVote: self.elections.asked,
             PreVoteAnswer: self.elections.answered,
@@ -121,14 +127,19 @@ class Replica:
             Forwarded: self.proposals.forwarded,
             ForwardAnswered: self._forward_answered,
             TimeoutNow: self.elections.timeout_now,
+            SnapshotOffered: self.following.offered,
+            Removed: self._removed,
         }
 
     # Inputs. Each may only change state and fill the outbox; `step` concludes.
 
     def linked(self, now: float, peer: str, generation: int) -> None:
-        """A link to `peer` is up. A newer generation replaces the older one."""
+        """A link to `peer` is up. A newer generation replaces the older one.
+
+        It may be a stranger: one that a configuration names which this member has not heard of yet.
+        """
         self.core.now = now
-        if peer in self.core.others:
+        if peer != self.core.member_id:
             if peer in self.core.links:
                 self._drop_link(peer)
             self.core.link(peer, generation)
@@ -152,13 +163,15 @@ class Replica:
             self.elections.lost_leader()
 
     def received(self, now: float, peer: str, generation: int, message: Message) -> bool:
-        """A message of the link `generation`; anything older, or from a stranger, is dropped.
+        """A message of the link `generation`; anything older is dropped, and answers of strangers.
 
         Whether a step has something to conclude: the last acknowledgements of an entry change nothing.
         """
         self.core.now = now
         handler = self._handlers.get(type(message))
         if handler is None or self.core.links.get(peer) != generation:
+            return False
+        if peer not in self.core.followers and (type(message) in ANSWERS or self.core.is_gone(peer)):
             return False
         handler(peer, message)
         return self._tick_needed or not isinstance(message, Acknowledged)
@@ -178,28 +191,41 @@ class Replica:
 
         Nothing is proposed meanwhile, so it may take as long as a leader may be out of touch, not longer.
         """
-        core = self.core
-        core.now = now
-        if not core.is_leader:
-            core.finish(token, NoQuorum("this member does not lead (any more); try again"))
-        elif target == core.member_id:
-            core.finish(token, target)  # It leads already, as the caller wishes.
-        elif self._transfer is not None:
-            core.finish(token, Conflict("another transfer is under way; wait for it to end"))
-        elif target is None and not core.links:
-            core.finish(token, Conflict("no other member is connected, so there is nobody to transfer to"))
-        elif target is not None and target not in core.others:
-            core.finish(token, InvalidInput(f"member {target!r} is not a voter of this cluster"))
-        elif target is not None and target not in core.links:
-            core.finish(token, Conflict(f"{target} is not connected; the leader is unchanged"))
-        else:
-            best = (
-                max(core.links, key=lambda peer: (self.replication.matched(peer), peer))
-                if target is None
-                else target
-            )
-            self._transfer = (token, best, min(deadline, now + core.timings.fallback_s), False)
-            self.proposals.paused = True
+        self.core.now = now
+        self.handover.ask(token, target, deadline)
+
+    def change(self, now: float, token: Hashable, change: Change, deadline: float) -> None:
+        """Change the members; only on the leader. Ends as `(token, index in the log)` or an error."""
+        self.core.now = now
+        self.changes.is_paused = self.handover.is_under_way
+        self.changes.ask(token, change, deadline)
+
+    def snapshot_made(self, now: float, index: int, term: int, size_bytes: int) -> None:
+        """This member has a newer snapshot on its disk, for those who lack what it contains."""
+        self.core.now = now
+        self.core.snapshot = (index, term, size_bytes)
+
+    def wants_snapshot(self, index: int) -> bool:
+        """Whether a snapshot that ends at `index` is ahead of what this member knows to be agreed on."""
+        return index > self.core.engine.commit_index and not self.core.is_leader
+
+    def install(self, now: float, index: int, term: int, mark: bytes | None, time_ms: int) -> None:
+        """The machine was replaced by that of a snapshot which `wants_snapshot` asked for.
+
+        Entries handed over before and not yet applied are part of it: drop them.
+        """
+        self.core.now = now
+        self.following.installed(index, term, mark)
+        self._handed_over = index
+        if time_ms > self._stamp_ms:
+            self._learn_time(time_ms)
+        self.barriers.applied(index)
+
+    def hearing(self, now: float, peer: str, generation: int) -> None:
+        """Bytes arrive from `peer`, of a message too large to have arrived yet."""
+        self.core.now = now
+        if self.core.links.get(peer) == generation:
+            self.following.hears(peer)
 
     def synced(self, now: float) -> bool:
         """The journal's durable part grew: promises are ready to be taken. Whether a step has more to do."""
@@ -249,7 +275,10 @@ class Replica:
         self.elections.tick()
         self.proposals.expire()
         self.barriers.expire()
-        self._drive_transfer()
+        self.handover.drive(self._reachable_leader())  # As of now: `core.leader` may be this deposed member.
+        self.changes.is_paused = self.handover.is_under_way
+        self.changes.tick()
+        self._notice_removal()
 
     # Conclusions.
 
@@ -266,6 +295,7 @@ class Replica:
             self.proposals.stamp = self.cluster_time_ms(now) if self._knows_time() else None
         self.proposals.pump()
         self.barriers.pump()
+        self.changes.pump()
         self._hand_over()
         self.replication.conclude()
         if self._unsynced_since is None and self._journal.position > self._journal.synced_position:
@@ -303,48 +333,6 @@ class Replica:
 
     # Messages.
 
-    def _engine_sends(self, peer: str, message: Message) -> None:
-        """PySyncObj asks for votes, grants one or acknowledges: promises wait for the disk."""
-        if isinstance(message, Acknowledged):
-            message = self._acknowledgement(message)
-            if self._says_nothing_new(peer, message):
-                return
-        self.core.promise(peer, message)
-
-    def _acknowledgement(self, message: Acknowledged) -> Acknowledged:
-        next_index = message.next_index
-        if message.success and self._acknowledge_to is not None:
-            next_index = self._acknowledge_to + 1
-        return Acknowledged(self.core.term, next_index, message.success, message.reset, self.watching)
-
-    def _says_nothing_new(self, peer: str, message: Acknowledged) -> bool:
-        """Whether this leader was told the same on this link less than half a heartbeat ago.
-
-        After each commit a leader sends its new commit index around; answering that would double
-        the messages of a quiet cluster. Heartbeats are further apart, so they are answered - unless the
-        disk hangs, and with it all answers: then there must not be more of them every time.
-        """
-        core = self.core
-        same = (peer, core.links.get(peer), message)
-        recently = core.now - self._acknowledged_at < core.timings.heartbeat_s / 2
-        if same == self._last_acknowledged and (recently or core.slow_disk):
-            return True
-        self._last_acknowledged, self._acknowledged_at = same, core.now
-        return False
-
-    def _append(self, peer: str, message: Append) -> None:
-        core = self.core
-        if not guard.well_formed(message):
-            return
-        if message.term < core.term:
-            core.promise(peer, StaleTerm(core.term))
-            return
-        admitted = guard.admit_append(self._journal, core.engine.commit_index, message, core.rules)
-        self._acknowledge_to = admitted.acknowledge_to
-        core.engine.append(core.now, peer, admitted.append)
-        self._acknowledge_to = None
-        self.elections.heard_leader()
-
     def _acknowledged(self, peer: str, message: Acknowledged) -> None:
         core = self.core
         if message.term > core.term:
@@ -372,12 +360,27 @@ class Replica:
             self._resigned(peer)
         self.proposals.answered(peer, message)
 
+    def _removed(self, peer: str, message: Removed) -> None:
+        """A peer says that a configuration without this member is agreed on, which it may never be sent."""
+        if self.core.configuration_index <= message.index:
+            self._expel(message.index)
+
+    def _notice_removal(self) -> None:
+        if self.core.is_gone(self.core.member_id):
+            self._expel(self.core.configuration_index)
+
+    def _expel(self, index: int) -> None:
+        self.core.expelled = (
+            f"this member was removed from the cluster (log entry {index}); its data is of no use any more: "
+            "to bring the machine back, let it join under a new id with an empty data directory"
+        )
+
     def _resigned(self, peer: str) -> None:
         """`peer` says that it does not lead: asking it again, until it falls silent, helps nobody."""
         if self.core.leader == peer:
             self.elections.lost_leader()
 
-    # Slow disks and transfers.
+    # Slow disks.
 
     def _watch_disk(self) -> None:
         """A leader whose disk has been busy for one election timeout gives way.
@@ -390,31 +393,6 @@ class Replica:
         if core.slow_disk and core.is_leader and core.others:
             core.engine.observe_term(core.now, core.term + 1)
 
-    def _drive_transfer(self) -> None:
-        """Wait until the target has everything, tell it to campaign, and see who leads then."""
-        if self._transfer is None:
-            return
-        core = self.core
-        token, target, deadline, told = self._transfer
-        leader = self._reachable_leader()  # As of now: `core.leader` may still be this deposed member.
-        if not core.is_leader and leader is not None:
-            self._end_transfer(token, leader)
-        elif core.now >= deadline:
-            unsure: Conflict | OutcomeUnknown = Conflict(
-                f"{target} did not take over in time; the leader is unchanged"
-            )
-            if not core.is_leader:
-                unsure = OutcomeUnknown("no leader is known yet after the transfer; see `raftos leader show`")
-            self._end_transfer(token, unsure)
-        elif core.is_leader and not told and self.replication.matched(target) == self._journal.last_index:
-            core.send(target, TimeoutNow(core.term))
-            self._transfer = (token, target, deadline, True)
-
-    def _end_transfer(self, token: Hashable, value: object) -> None:
-        self._transfer = None
-        self.proposals.paused = False
-        self.core.finish(token, value)
-
     # Views.
 
     def cluster_time_ms(self, now: float) -> int:
@@ -426,9 +404,20 @@ class Replica:
         return self._stamp_ms > 0 or self._journal.term_at(self.barriers.applied_index) == self.core.term
 
     @property
+    def watching(self) -> bool:
+        """Whether somebody here waits for news of commits."""
+        return self.following.watching
+
+    @watching.setter
+    def watching(self, watching: bool) -> None:
+        self.following.watching = watching
+
+    @property
     def role(self) -> Role:
         if self.core.is_leader:
             return Role.LEADER
+        if not self.core.is_voter:
+            return Role.LEARNER
         return Role.CANDIDATE if self.core.engine.is_candidate else Role.FOLLOWER
 
     def status(self) -> Status:
@@ -443,6 +432,10 @@ class Replica:
             last_index=journal.last_index,
             synced_index=journal.synced_index,
             voters=core.voters,
+            learners=core.configuration.learners,
+            removed=core.configuration.removed,
+            first_index=journal.first_index,
+            snapshot_index=core.snapshot[0] if core.snapshot else 0,
             connected=core.connected,
             has_quorum=core.leader is not None,
             trouble=core.trouble,

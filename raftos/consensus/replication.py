@@ -18,7 +18,8 @@ from raftos.consensus import guard
 from raftos.consensus.core import Core
 from raftos.consensus.engine import MAX_APPEND_ENTRIES
 from raftos.consensus.flow import Flow, Follower
-from raftos.consensus.messages import Acknowledged, Append, Entry
+from raftos.consensus.guard import FIRST_INDEX
+from raftos.consensus.messages import Acknowledged, Append, Entry, SnapshotOffered
 
 NOTICE_S = 0.005
 """How long the news that entries are committed may wait for another message to the same follower."""
@@ -41,6 +42,10 @@ class Replication:
         self._spread = 0
         """The commit index that every linked follower was told."""
 
+    def answers(self, peer: str) -> bool:
+        """Whether a follower has lately answered this leader."""
+        return self._core.now - self._follower(peer).answered_at < self._core.timings.fallback_s
+
     def matched(self, peer: str) -> int:
         """The last index that `peer` acknowledged in this term."""
         return self._follower(peer).matched
@@ -62,8 +67,12 @@ class Replication:
     def send_all(self) -> None:
         """Send every follower what it lacks, or an empty append; those that lack the same get the same."""
         made: dict[int, tuple[Append, int]] = {}
-        for peer in self._core.links:
+        for peer in self._linked_followers():
             self._send(peer, made)
+
+    def _linked_followers(self) -> list[str]:
+        followers = self._core.followers
+        return [peer for peer in self._core.links if peer in followers]
 
     def _send(self, peer: str, made: dict[int, tuple[Append, int]]) -> None:
         core, engine = self._core, self._core.engine
@@ -72,6 +81,9 @@ class Replication:
             self._send_heartbeat(peer, follower)
             return
         start = engine.next_index(peer)
+        if start < self._log.first_index:
+            self._offer_snapshot(peer, follower)
+            return
         if start not in made:
             made[start] = self._append(start)
         append, size_bytes = made[start]
@@ -93,20 +105,35 @@ class Replication:
 
     def _send_heartbeat(self, peer: str, follower: Follower) -> None:
         """Let a follower that can take no more hear its leader, on ground known to be common."""
-        core, index = self._core, follower.matched
+        core = self._core
         if core.now - follower.sent_at >= core.timings.heartbeat_s:
             follower.sent_at = core.now
-            commit = min(core.engine.commit_index, index)
-            core.send(peer, Append(core.term, commit, index, self._log.term_at(index) or 0, []))
+            index = follower.matched
+            term = self._log.term_at(index)
+            if term is None:
+                # It is trimmed from this log. The first entry is the same in all logs, of term 0.
+                index, term = FIRST_INDEX, 0
+            core.send(peer, Append(core.term, min(core.engine.commit_index, index), index, term, []))
+
+    def _offer_snapshot(self, peer: str, follower: Follower) -> None:
+        """The log does not reach back so far: the follower fetches a snapshot, in its own time."""
+        core, snapshot = self._core, self._core.snapshot
+        self._send_heartbeat(peer, follower)
+        if snapshot is None or snapshot[0] < self._log.first_index - 1:
+            return  # It is being made: the keeper sees to it that there is one.
+        if core.now - follower.offered_at >= core.timings.election_s:
+            follower.offered_at = core.now
+            core.send(peer, SnapshotOffered(core.term, *snapshot))
 
     # Acknowledgements.
 
     def acknowledged(self, peer: str, message: Acknowledged) -> bool:
         """Take note of an answer; whether something may be committed, or has to be sent, now."""
         self._note_watching(peer, watching=message.watching)
-        if not self._counts(message):
+        if peer not in self._core.followers or not self._counts(message):
             return False
         follower = self._follower(peer)
+        follower.answered_at = self._core.now
         was_full = follower.full
         follower.acknowledged(message)
         may_send = was_full or not message.success
@@ -158,6 +185,7 @@ class Replication:
         counted = [
             self._count(peer, Acknowledged(term, self.matched(peer) + 1, success=True, reset=False))
             for peer in waiting
+            if peer in self._core.followers
         ]
         return any(counted)
 
@@ -169,7 +197,8 @@ class Replication:
             behind, self._behind = self._behind, {}
             if self._core.is_leader:
                 for peer in behind:
-                    self._send(peer, {})
+                    if peer in self._core.followers:
+                        self._send(peer, {})
         if self.has_news:
             self._spread_news()
 
@@ -187,7 +216,7 @@ class Replication:
             return
         addressed = {peer for peer, _, _ in core.output.frames}
         all_know = True
-        for peer in core.links:
+        for peer in self._linked_followers():
             follower = self._follower(peer)
             if follower.told >= commit or follower.full:
                 continue

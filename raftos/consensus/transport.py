@@ -101,9 +101,12 @@ class Transport:
     ) -> None:
         """Nothing is opened yet. Peers are told to dial `advertise_address`, by default `listen_address`.
 
+        With an empty one they are told nothing, and keep the address that they were given.
+
         Raises StartupError for an address that is not host:port, and for what no peer would accept.
         """
-        told = advertise_address or _dialable(listen_address)
+        told = _dialable(listen_address) if advertise_address is None else advertise_address
+        self._tells_nothing = advertise_address == ""
         self._identity = checked_identity(member_id, cluster_id, secret, About(level, build, told))
         self._settings = settings
         self._listen_address = listen_address
@@ -160,7 +163,7 @@ class Transport:
             self._server = await loop.create_server(self._accepted, host, port)
         except OSError as error:
             raise StartupError(_why_not_listening(self._listen_address, error)) from error
-        if not self._identity.about.address:
+        if not self._identity.about.address and not self._tells_nothing:
             about = msgspec.structs.replace(self._identity.about, address=_dialable(self.address))
             self._identity = replace(self._identity, about=about)
         for peer in self._peers:

@@ -1,7 +1,9 @@
 """A member's data directory: whose it is, and that one daemon at a time uses it.
 
     identity.json    {"cluster_id", "member_id", "format"}, written once, before anything else
+    removed.json     {"reason"}, once the member was removed from the cluster: it does not start again
     journal/         the log (raftos/consensus/journal)
+    snapshots/       the state as of some indexes (raftos/consensus/snapshots)
     state/           the applied state, SQLite (raftos/state)
 
 A directory that cannot be used is refused with one sentence, and nothing in it is changed.
@@ -22,6 +24,7 @@ from raftos.errors import StartupError
 
 SECRET_BYTES = 32
 FORMAT = 1
+REMOVED = "removed.json"
 
 
 def read_secret(path: Path) -> bytes:
@@ -66,12 +69,18 @@ class DataDirectory:
     def claim(self) -> None:
         """Write the identity of a new directory, durably, before anything else is written."""
         target = self.path / "identity.json"
-        if target.exists():
-            return
+        if not target.exists():
+            self._write(target, msgspec.json.encode(self._identity))
+
+    def retire(self, reason: str) -> None:
+        """Remember durably that this member was removed. Raises StartupError."""
+        self._write(self.path / REMOVED, msgspec.json.encode({"reason": reason}))
+
+    def _write(self, target: Path, content: bytes) -> None:
         try:
             draft = target.with_suffix(".new")
             with draft.open("wb") as file:
-                file.write(msgspec.json.encode(self._identity))
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(target)
@@ -106,6 +115,11 @@ class DataDirectory:
         return lock
 
     def _refuse_foreign(self) -> None:
+        if (self.path / REMOVED).exists():
+            raise StartupError(
+                f"the member whose data is in {self.path} was removed from the cluster; let the machine join "
+                "again under a new id, with an empty data directory"
+            )
         found = self._read_identity()
         if found is None:
             return

@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,15 @@ from raftos.api.app import App
 from raftos.api.auth import Gate
 from raftos.api.server import Server, listen
 from raftos.config import Config, load
-from raftos.consensus.base import Role
+from raftos.consensus.base import Expelled, Role
 from raftos.consensus.driver import Driver
+from raftos.consensus.opening import open_data
 from raftos.errors import Fault, RaftosError
 from raftos.member import Member
 from raftos.node.background import Background
 from raftos.node.directory import DataDirectory, read_secret
 from raftos.node.logs import configure_logs
+from raftos.state.domains import members
 from raftos.state.machine import Machine
 
 HAND_OVER_S = 0.3
@@ -83,7 +85,11 @@ async def run(config: Config) -> None:
         async with running(config, secret, directory.path, listener) as driver:
             gc.freeze()  # What the start made stays; the collector need not look at it again.
             _log.info("serving", api=config.api_address, peers=config.peer_address)
-            await _until(stop, driver.failed)
+            try:
+                await _until(stop, driver.failed)
+            except Expelled as removed:
+                directory.retire(removed.message)
+                raise
             _log.info("stopping")
 
 
@@ -94,9 +100,10 @@ async def running(
     """All parts of one member, started in order and stopped in reverse."""
     host, port = listener.getsockname()[:2]
     async with AsyncExitStack() as stack:
-        machine = Machine(path / "state", cluster_id=config.cluster_id)
+        opened = open_data(path, config.cluster_id, config.member_id)
+        machine = opened.machine
         stack.callback(machine.close)
-        driver = Driver(config, secret, machine)
+        driver = Driver(config, secret, opened, addresses=_addresses(machine))
         probe = Probe()
         member = Member(config, driver, machine, version=version("raftos-cluster"), load=probe.load)
         stack.callback(member.close)
@@ -112,6 +119,13 @@ async def running(
         yield driver
 
 
+def _addresses(machine: Machine) -> dict[str, str]:
+    """Where each member, by id, said last that its peers find it."""
+    with closing(machine.reader()) as reader:
+        known: members.Members = reader.query(members.List())
+    return {member.id: member.peer_address for member in known.items if member.peer_address}
+
+
 async def _until(stop: asyncio.Event, failed: asyncio.Future[None]) -> None:
     """Wait for either. Raises Fault when consensus found that going on could lose data."""
     stopped = asyncio.ensure_future(stop.wait())
@@ -119,6 +133,8 @@ async def _until(stop: asyncio.Event, failed: asyncio.Future[None]) -> None:
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     if failed.done() and (failure := failed.exception()):
+        if isinstance(failure, Expelled):
+            raise failure
         raise Fault(f"this member stopped because going on could lose data: {failure}")
 
 

@@ -22,6 +22,7 @@ from contextlib import closing
 from pathlib import Path
 from random import Random
 
+from raftos.consensus.configuration import Configuration
 from raftos.consensus.core import Frame, Output, Timings
 from raftos.consensus.guard import Rules, SafetyViolation
 from raftos.consensus.journal import Identity, Journal, Write
@@ -149,7 +150,7 @@ class World:
             )
         node.replica = Replica(
             member_id=name,
-            voters=self.names,
+            configuration=Configuration.of(self.names),
             journal=node.journal,
             applied_index=node.machine.applied_index,
             time_ms=node.machine.time_ms,

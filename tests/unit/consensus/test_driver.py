@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -17,8 +18,11 @@ from raftos.consensus.base import Role
 from raftos.consensus.core import Frame
 from raftos.consensus.driver import Driver, _joined
 from raftos.consensus.guard import NO_OP
+from raftos.consensus.journal import FileStorage, Identity, Journal
 from raftos.consensus.messages import Acknowledged, Append
+from raftos.consensus.opening import Opened, open_member
 from raftos.consensus.proposals import MAX_BATCH_REQUESTS
+from raftos.consensus.snapshots import SnapshotStore
 from raftos.errors import NoQuorum, OutcomeUnknown
 from raftos.state.command import encode_request, is_ok, new_request_id
 from raftos.state.domains.kv import Put
@@ -87,11 +91,19 @@ def config(folder: Path, *, others: Sequence[str] = (), heartbeat_ms: int = 20) 
     )
 
 
+def opened(folder: Path, kind: type[Machine] = Machine) -> Opened:
+    """The durable parts of m1, with a machine of some kind."""
+    journal = Journal.open(FileStorage(folder / "journal"), Identity("test", "m1"))
+    snapshots = SnapshotStore(FileStorage(folder / "snapshots"), "test")
+    return open_member(journal, snapshots, folder / "state", lambda state: kind(state, cluster_id="test"))
+
+
 @asynccontextmanager
 async def leading(folder: Path, kind: type[Driver] = Driver) -> AsyncIterator[tuple[Driver, Machine]]:
     """A started member that leads."""
-    machine = Machine(folder / "state", cluster_id="test")
-    driver = kind(config(folder), bytes(32), machine)
+    parts = opened(folder)
+    machine = parts.machine
+    driver = kind(config(folder), bytes(32), parts)
     elected = asyncio.Event()
     driver.on_role(lambda role, _: elected.set() if role == Role.LEADER else None)
     await driver.start()
@@ -107,8 +119,9 @@ async def leading(folder: Path, kind: type[Driver] = Driver) -> AsyncIterator[tu
 async def following(folder: Path) -> AsyncIterator[tuple[Callable[[Append], None], Notes]]:
     """A started member that hears from a leader what the test gives it, and nothing else for seconds."""
     notes: Notes = asyncio.Queue()
-    machine = NotingMachine(folder / "state", cluster_id="test")
-    driver = NotingDriver(config(folder, others=("m2", "m3"), heartbeat_ms=4_000), bytes(32), machine)
+    parts = opened(folder, NotingMachine)
+    machine = cast("NotingMachine", parts.machine)
+    driver = NotingDriver(config(folder, others=("m2", "m3"), heartbeat_ms=4_000), bytes(32), parts)
     machine.notes = driver.notes = notes
     await driver.start()
     driver.linked("m2", 1)
@@ -182,8 +195,9 @@ def test_a_member_with_much_to_apply_stays_on_speaking_terms(tmp_path: Path) -> 
             for request in puts(driver, 40, bytes(900_000)):
                 await driver.propose([request], time.monotonic() + 5)
         shutil.rmtree(tmp_path / "state")
-        machine = SlowMachine(tmp_path / "state", cluster_id="test")
-        driver = Driver(config(tmp_path), bytes(32), machine)
+        parts = opened(tmp_path, SlowMachine)
+        machine = parts.machine
+        driver = Driver(config(tmp_path), bytes(32), parts)
         await driver.start()
         longest = await longest_pause_s(lambda: machine.revision == 40)
         await driver.stop()

@@ -28,15 +28,16 @@ Entries = list[tuple[bytes, int, int]]
 class Log:
     """The terms of the entries 1, 2, ..."""
 
-    def __init__(self, *terms: int) -> None:
+    def __init__(self, *terms: int, first_index: int = 1) -> None:
         self.terms = terms
+        self.first_index = first_index
 
     @property
     def last_index(self) -> int:
         return len(self.terms)
 
     def term_at(self, index: int) -> int | None:
-        return self.terms[index - 1] if 1 <= index <= len(self.terms) else None
+        return self.terms[index - 1] if max(1, self.first_index - 1) <= index <= len(self.terms) else None
 
 
 def entries(after: int, *terms: int) -> Entries:
@@ -101,6 +102,36 @@ ADMITTED = [
 @pytest.mark.parametrize(("message", "admitted"), ADMITTED)
 def test_an_append_is_admitted_as_far_as_it_is_news(message: Append, admitted: Admitted) -> None:
     assert admit_append(HELD, 3, message, Rules()) == admitted
+
+
+TRIMMED = Log(0, 1, 1, 2, 2, first_index=4)
+
+ADMITTED_ABOVE_THE_BASE = [
+    pytest.param(
+        append(1, 0, 1, commit=5),
+        Admitted(append(5, 2, commit=2), acknowledge_to=2),
+        id="all of it is agreed on here already: what was in the message is acknowledged",
+    ),
+    pytest.param(
+        append(1, 0), Admitted(append(5, 2), acknowledge_to=1), id="a heartbeat from the very beginning"
+    ),
+    pytest.param(
+        append(1, 0, 1, 1, 2, 2, 3), Admitted(append(5, 2, 3)), id="what is agreed on and held is cut off"
+    ),
+    pytest.param(
+        append(3, 1, 2), Admitted(append(5, 2), acknowledge_to=4), id="what begins at the base is as usual"
+    ),
+]
+
+
+@pytest.mark.parametrize(("message", "admitted"), ADMITTED_ABOVE_THE_BASE)
+def test_what_lies_before_a_trimmed_log_is_held(message: Append, admitted: Admitted) -> None:
+    assert admit_append(TRIMMED, 3, message, Rules()) == admitted
+
+
+def test_a_leader_that_has_another_entry_where_a_snapshot_ends_breaks_a_promise() -> None:
+    with pytest.raises(SafetyViolation):
+        admit_append(TRIMMED, 3, append(1, 0, 1, 2, 2), Rules())
 
 
 @pytest.mark.parametrize("message", [append(1, 0, 7), append(2, 1, 7), append(1, 0, 1, 7)])

@@ -23,6 +23,10 @@ from raftos.consensus.messages import (
     Outcome,
     PreVote,
     PreVoteAnswer,
+    Removed,
+    SnapshotOffered,
+    SnapshotPiece,
+    SnapshotWanted,
     StaleTerm,
     TimeoutNow,
     VoteGranted,
@@ -47,6 +51,10 @@ ALL: list[Message] = [
     TimeoutNow(3),
     Asked(6, 0, b"body"),
     Answered(6, error=True, body=b""),
+    SnapshotOffered(3, 900, 2, 70_000_000),
+    SnapshotWanted(900, 2, 2**20),
+    SnapshotPiece(900, 2, 2**20, b"piece"),
+    Removed(901),
 ]
 
 

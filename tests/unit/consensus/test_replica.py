@@ -113,7 +113,7 @@ def test_a_cluster_of_one_stays_leader_in_trouble_and_refuses_in_time() -> None:
     assert wire.ended[again] == [request("x")]
 
 
-def test_a_message_of_an_older_link_or_of_a_stranger_is_dropped() -> None:
+def test_a_message_of_an_older_link_and_an_answer_of_a_stranger_are_dropped() -> None:
     wire = Wire()
     wire.elect("a")
     core = wire["b"].core
@@ -124,7 +124,6 @@ def test_a_message_of_an_older_link_or_of_a_stranger_is_dropped() -> None:
     wire["b"].received(wire.now, "z", 99, StaleTerm(term + 5))
     wire.step("b")
     assert core.term == term
-    assert "z" not in core.links
 
 
 def test_an_append_of_an_earlier_term_is_answered_with_the_present_one() -> None:

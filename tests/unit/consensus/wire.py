@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from raftos.consensus.core import Timings
+from raftos.consensus.configuration import Change, Configuration
+from raftos.consensus.core import Offer, Timings
 from raftos.consensus.guard import Rules
 from raftos.consensus.journal import Identity, Journal, Write
+from raftos.consensus.journal.journal import SEGMENT_BYTES
 from raftos.consensus.messages import Message
 from raftos.consensus.replica import Replica
 from tests.simulation.storage import SimulatedStorage
@@ -51,6 +53,8 @@ class Member:
     """One member: a disk that outlives it, and what it has applied so far."""
 
     name: str
+    first: Configuration
+    """The configuration it knows when its log is empty: none if it joined later."""
     storage: SimulatedStorage = field(default_factory=SimulatedStorage)
     applied: list[tuple[int, bytes]] = field(default_factory=list)
     time_ms: int = 0
@@ -58,6 +62,7 @@ class Member:
     disk_stuck: bool = False
     apply_stuck: bool = False
     handed_over: list[tuple[int, bytes]] = field(default_factory=list)
+    offers: list[Offer] = field(default_factory=list)
     journal: Journal = field(init=False)
     replica: Replica = field(init=False)
 
@@ -87,13 +92,15 @@ class Wire:
         rules: Rules | None = None,
         walls_ms: dict[str, int] | None = None,
         cache_bytes: int = 2**20,
+        segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
         self.names = [chr(ord("a") + number) for number in range(size)]
-        self.members = {name: Member(name) for name in self.names}
+        self.members = {name: Member(name, Configuration.of(self.names)) for name in self.names}
         self.timings = timings or Timings()
         self.rules = rules or Rules()
         self.walls_ms = walls_ms or {}
         self.cache_bytes = cache_bytes
+        self.segment_bytes = segment_bytes
         self.now = 1_000.0
         self.frames: list[Frame] = []
         self.delivered: list[Frame] = []
@@ -112,10 +119,15 @@ class Wire:
     def start(self, name: str) -> None:
         """Start a member and link it with all that run."""
         member = self.members[name]
-        member.journal = Journal.open(member.storage, Identity("wire", name), cache_bytes=self.cache_bytes)
+        member.journal = Journal.open(
+            member.storage,
+            Identity("wire", name),
+            cache_bytes=self.cache_bytes,
+            segment_bytes=self.segment_bytes,
+        )
         member.replica = Replica(
             member_id=name,
-            voters=self.names,
+            configuration=member.first,
             journal=member.journal,
             applied_index=member.applied_index,
             time_ms=member.time_ms,
@@ -130,6 +142,12 @@ class Wire:
         for other in self.names:
             if other != name and self.members[other].up:
                 self.link(name, other)
+
+    def join(self, name: str) -> None:
+        """Start a member that no configuration names yet, and link it with all that run."""
+        self.members[name] = Member(name, Configuration(()))
+        self.names.append(name)
+        self.start(name)
 
     def crash(self, name: str) -> None:
         """Only what was synced stays. The others learn of it at once."""
@@ -179,6 +197,7 @@ class Wire:
             ]
             self.ended.update(output.done)
             member.handed_over += output.committed
+            member.offers += output.offers
             self._apply(member)
             self.sync(name)
 
@@ -212,6 +231,29 @@ class Wire:
             results.append((index, requests))
         member.replica.applied(self.now, results, member.time_ms)
         member.replica.step(self.now)
+
+    def trim(self, name: str) -> int:
+        """A member has a snapshot of all it applied, and its log forgets that; the snapshot's index."""
+        member = self.members[name]
+        index, term = member.applied_index, member.journal.term_at(member.applied_index)
+        assert term is not None
+        member.replica.snapshot_made(self.now, index, term, 1_000)
+        member.journal.trim(index)
+        member.journal.writer.remove(member.journal.take_removals())
+        return index
+
+    def install(self, name: str, giver: str) -> None:
+        """A member takes over the state that its last offer is about."""
+        member, offer = self.members[name], self.members[name].offers[-1]
+        assert member.replica.wants_snapshot(offer.index)
+        given = self.members[giver]
+        mark = given.journal.mark_at(offer.index)
+        member.applied = [entry for entry in given.applied if entry[0] <= offer.index]
+        member.handed_over = []
+        member.replica.install(
+            self.now, offer.index, offer.term, mark.payload if mark else None, given.time_ms
+        )
+        self.step(name)
 
     def repair_disk(self, name: str) -> None:
         self.members[name].disk_stuck = False
@@ -281,6 +323,12 @@ class Wire:
     def transfer(self, name: str, target: str | None, *, within_s: float = 5.0) -> object:
         token = object()
         self[name].transfer(self.now, token, target, self.now + within_s)
+        self.step(name)
+        return token
+
+    def change(self, name: str, change: Change, *, within_s: float = 5.0) -> object:
+        token = object()
+        self[name].change(self.now, token, change, self.now + within_s)
         self.step(name)
         return token
 

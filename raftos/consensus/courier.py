@@ -1,0 +1,233 @@
+"""Carrying a snapshot from a leader to a follower, piece by piece.
+
+The follower pulls. It knows best what it has on its disk, so an interrupted transfer goes on where it
+stopped, and its disk sets the pace: a few pieces are under way at a time.
+
+    nothing  --(offer)--> fetching --(last piece)--> verifying --(whole)--> arrived, to be installed
+    fetching --(link closed, or no piece for STALLED_S, and offered again)--> fetching, from what is there
+    fetching --(another leader offers another)--> fetching, from the beginning
+    fetching | verifying --(damaged, disk full, gone at the leader)--> nothing, until it is offered again
+
+A leader remembers who fetches what only to keep that file, and the log after it, until nothing was asked
+for during SERVING_S. Files are touched by `work` alone, which runs jobs in order, elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from raftos.consensus.core import Offer
+from raftos.consensus.messages import Message, SnapshotPiece, SnapshotWanted
+from raftos.consensus.snapshots import Incoming, Pin, SnapshotStore, Stored, snapshot_name
+from raftos.errors import RaftosError
+
+PIECE_BYTES = 2**20
+PIECES_UNDER_WAY = 4
+STALLED_S = 1.0
+SERVING_S = 10.0
+
+Work = Callable[[Callable[[], Any], Callable[[Any], None]], None]
+"""`work(job, done)`: run `job` elsewhere, then `done` here with its value, or the RaftosError it raised."""
+
+log = structlog.get_logger("raftos.consensus")
+
+
+@dataclass
+class _Fetch:
+    offer: Offer
+    heard_at: float
+    incoming: Incoming | None = None
+    asked: int = 0
+    """Up to where pieces were asked for, in bytes."""
+    is_whole: bool = False
+
+    def is_of(self, peer: str, generation: int, index: int, term: int) -> bool:
+        offer = self.offer
+        return (peer, generation, index, term) == (offer.peer, offer.generation, offer.index, offer.term)
+
+
+@dataclass
+class _Serving:
+    pin: Pin
+    asked_at: float
+
+
+class Courier:
+    """Both ends of the transfers of one member. All calls come on the event loop."""
+
+    def __init__(
+        self,
+        store: SnapshotStore,
+        send: Callable[[str, int, Message], None],
+        work: Work,
+        arrived: Callable[[Stored], None],
+        *,
+        piece_bytes: int = PIECE_BYTES,
+    ) -> None:
+        """`arrived` is called with a snapshot that is whole and durable; answer with `installed`."""
+        self._store = store
+        self._send = send
+        self._work = work
+        self._arrived = arrived
+        self._piece_bytes = piece_bytes
+        self._fetch: _Fetch | None = None
+        self._serving: dict[str, _Serving] = {}
+        self._now = 0.0
+
+    # The follower's end.
+
+    def offered(self, now: float, offer: Offer) -> None:
+        """The leader has what this member lacks: fetch it, or go on with it."""
+        self._now = now
+        fetch = self._fetch
+        if fetch is not None and fetch.is_whole:
+            return
+        if fetch is None or not _is_same(fetch.offer, offer):
+            self._begin(offer)
+        elif fetch.offer != offer or now - fetch.heard_at >= STALLED_S:
+            fetch.offer = offer
+            self._resume(fetch)
+
+    def _begin(self, offer: Offer) -> None:
+        fetch = self._fetch = _Fetch(offer, self._now)
+        log.info("fetching a snapshot", peer=offer.peer, index=offer.index, size_bytes=offer.size_bytes)
+        self._work(lambda: self._fresh(offer), lambda made: self._begun(fetch, made))
+
+    def _fresh(self, offer: Offer) -> Incoming:
+        """Nothing of what came before: another leader's file may differ in its bytes under the same name."""
+        name = snapshot_name(offer.index, offer.term)
+        self._store.incoming(name, offer.size_bytes).abandon()
+        return self._store.incoming(name, offer.size_bytes)
+
+    def _abandon(self, incoming: Incoming) -> None:
+        self._work(incoming.abandon, lambda _: None)
+
+    def _resume(self, fetch: _Fetch) -> None:
+        """Over another link, or after silence: ask again for what is not there."""
+        if fetch.incoming is not None:
+            fetch.heard_at, fetch.asked = self._now, fetch.incoming.received
+            self._ask(fetch)
+
+    def _begun(self, fetch: _Fetch, made: Incoming | RaftosError) -> None:
+        if isinstance(made, RaftosError):
+            self._give_up(fetch, made)
+        elif self._fetch is fetch:
+            fetch.incoming = made
+            self._ask(fetch)
+        else:
+            self._abandon(made)
+
+    def _ask(self, fetch: _Fetch) -> None:
+        assert fetch.incoming is not None
+        offer = fetch.offer
+        most = min(offer.size_bytes, fetch.incoming.received + PIECES_UNDER_WAY * self._piece_bytes)
+        while fetch.asked < most:
+            self._send(offer.peer, offer.generation, SnapshotWanted(offer.index, offer.term, fetch.asked))
+            fetch.asked += self._piece_bytes
+
+    def piece(self, now: float, peer: str, generation: int, message: SnapshotPiece) -> None:
+        """A piece that was asked for; any other is dropped."""
+        self._now = now
+        fetch = self._fetch
+        if fetch is None or not fetch.is_of(peer, generation, message.index, message.index_term):
+            return
+        incoming = fetch.incoming
+        if incoming is None or fetch.is_whole:
+            return
+        fetch.heard_at = now
+        if message.data:
+            write = lambda: incoming.write(message.offset, message.data)  # noqa: E731 - one thought, two lines
+            self._work(write, lambda received: self._written(fetch, received))
+        else:
+            self._give_up(fetch, "the leader does not have it any more")
+
+    def _written(self, fetch: _Fetch, received: int | RaftosError) -> None:
+        if self._fetch is not fetch or fetch.is_whole:
+            return
+        if isinstance(received, RaftosError):
+            self._give_up(fetch, received)
+        elif received < fetch.offer.size_bytes:
+            self._ask(fetch)
+        else:
+            assert fetch.incoming is not None
+            fetch.is_whole = True
+            self._work(fetch.incoming.complete, lambda stored: self._completed(fetch, stored))
+
+    def _completed(self, fetch: _Fetch, stored: Stored | RaftosError) -> None:
+        if isinstance(stored, RaftosError):
+            self._give_up(fetch, stored)
+        else:
+            log.info("fetched a snapshot", index=stored.header.index, size_bytes=stored.size_bytes)
+            self._arrived(stored)
+
+    def installed(self) -> None:
+        """What arrived is in force, or was not wanted any more: another may be fetched."""
+        self._fetch = None
+
+    def _give_up(self, fetch: _Fetch, why: object) -> None:
+        log.warning(
+            "a snapshot did not arrive", peer=fetch.offer.peer, index=fetch.offer.index, reason=str(why)
+        )
+        if fetch.incoming is not None:
+            self._abandon(fetch.incoming)
+        if self._fetch is fetch:
+            self._fetch = None
+
+    # The leader's end.
+
+    def wanted(self, now: float, peer: str, generation: int, message: SnapshotWanted) -> None:
+        """Send one piece, or say that there is none."""
+        self._now = now
+        name = snapshot_name(message.index, message.index_term)
+        try:
+            self._serve(peer, name)
+        except RaftosError:
+            data = b""
+            self._send(
+                peer, generation, SnapshotPiece(message.index, message.index_term, message.offset, data)
+            )
+            return
+        self._work(
+            lambda: self._store.read(name, message.offset, self._piece_bytes),
+            lambda data: self._send_piece(peer, generation, message, data),
+        )
+
+    def _serve(self, peer: str, name: str) -> None:
+        serving = self._serving.get(peer)
+        if serving is None or serving.pin.stored.name != name:
+            pin = self._store.pin(name)
+            self._stop_serving(peer)
+            serving = self._serving[peer] = _Serving(pin, self._now)
+        serving.asked_at = self._now
+
+    def _send_piece(
+        self, peer: str, generation: int, message: SnapshotWanted, data: bytes | RaftosError
+    ) -> None:
+        if isinstance(data, RaftosError):
+            log.error("a snapshot cannot be read", index=message.index, reason=data.message)
+            data = b""
+        self._send(peer, generation, SnapshotPiece(message.index, message.index_term, message.offset, data))
+
+    def _stop_serving(self, peer: str) -> None:
+        serving = self._serving.pop(peer, None)
+        if serving is not None:
+            serving.pin.release()
+
+    def needed_index(self) -> int | None:
+        """The log after this index is kept for those who fetch a snapshot now; None if nobody does."""
+        return min((each.pin.stored.header.index for each in self._serving.values()), default=None)
+
+    def tick(self, now: float) -> None:
+        """Let go of what nobody has asked for in a while."""
+        self._now = now
+        for peer in [peer for peer, each in self._serving.items() if now - each.asked_at > SERVING_S]:
+            self._stop_serving(peer)
+
+
+def _is_same(one: Offer, other: Offer) -> bool:
+    """The same file of the same member, over whichever link."""
+    return replace(one, generation=0) == replace(other, generation=0)

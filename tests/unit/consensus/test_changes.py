@@ -1,0 +1,326 @@
+"""Members come and go, on a wire driven by hand: what is allowed, what counts, and how it ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from raftos.consensus.base import Role
+from raftos.consensus.changes import NEARLY_ENTRIES
+from raftos.consensus.configuration import Add, Change, Promote, Remove, Standing
+from raftos.consensus.guard import Rules
+from raftos.consensus.messages import (
+    Acknowledged,
+    Confirmed,
+    PreVote,
+    PreVoteAnswer,
+    Removed,
+    VoteGranted,
+    VoteRequest,
+)
+from raftos.errors import Conflict, InvalidInput, NoQuorum, NotFound, OutcomeUnknown
+from tests.unit.consensus.wire import Wire, request
+
+LEARN = Add("d", "127.0.0.1:4004", Standing.LEARNER)
+JOIN = Add("d", "127.0.0.1:4004", Standing.JOINING)
+
+
+def grown(standing: Standing = Standing.LEARNER) -> Wire:
+    """Three voters led by a, and a fourth member d that was let in."""
+    wire = Wire()
+    wire.elect("a")
+    wire.join("d")
+    added = wire.change("a", Add("d", "127.0.0.1:4004", standing))
+    wire.pass_time(0.3)
+    assert isinstance(wire.ended[added], int)
+    return wire
+
+
+def test_a_learner_is_sent_everything_and_reads_but_does_not_vote() -> None:
+    wire = grown()
+    write, read = wire.propose("d", "x"), wire.read("d")
+    wire.pass_time(0.2)
+    assert wire.ended[write] == [request("x")]
+    assert isinstance(wire.ended[read], int)
+    assert wire.members["d"].requests == [request("x")]
+    assert wire["d"].role == Role.LEARNER
+    assert wire["a"].core.voters == ("a", "b", "c")
+
+
+def test_a_learner_counts_in_no_majority() -> None:
+    """Two of three voters are away: that a learner has an entry too does not commit it."""
+    wire = grown()
+    wire.isolate("b")
+    wire.isolate("c")
+    write = wire.propose("a", "x")
+    wire.pass_time(0.3)
+    assert wire["a"].replication.matched("d") == wire.members["a"].journal.last_index
+    assert write not in wire.ended
+
+
+def test_a_learner_never_campaigns() -> None:
+    wire = grown()
+    for name in "abc":
+        wire.isolate(name)
+    wire.pass_time(5)
+    assert not [frame for frame in wire.frames if isinstance(frame.message, PreVote) and frame.sender == "d"]
+
+
+def test_an_answer_of_a_learner_elects_nobody_and_confirms_nothing() -> None:
+    wire = grown()
+    wire.crash("a")
+    wire.isolate("c")
+    b = wire["b"]
+    term = b.core.term
+    b.elections._due = wire.now
+    wire.tick("b")
+    b.received(wire.now, "d", b.core.links["d"], PreVoteAnswer(term + 1, True, term))
+    assert b.core.term == term
+    b.core.engine.campaign(wire.now)
+    b.received(wire.now, "d", b.core.links["d"], VoteGranted(term + 1))
+    assert not b.core.is_leader
+
+
+def test_a_learner_confirms_no_read() -> None:
+    wire = grown()
+    wire.isolate("b")
+    wire.isolate("c")
+    read = wire.read("a")
+    round_ = wire["a"].barriers._round
+    assert round_ is not None
+    wire["a"].received(wire.now, "d", wire["a"].core.links["d"], Confirmed(round_.term, round_.id))
+    wire.step("a")
+    assert read not in wire.ended
+
+
+def test_a_joining_member_votes_by_itself_once_it_has_caught_up() -> None:
+    wire = grown(Standing.JOINING)
+    wire.until(lambda: "d" in wire["a"].core.voters)
+    wire.pass_time(0.2)
+    assert all(wire[name].core.voters == ("a", "b", "c", "d") for name in wire.names)
+    wire.crash("a")
+    wire.isolate("b")
+    wire.pass_time(2)
+    assert not wire.leaders(), "two of four are no majority"
+
+
+def test_a_joining_member_that_lags_stays_a_learner() -> None:
+    """A voter that lacks much would hold up every write that needs it."""
+    wire = Wire()
+    wire.elect("a")
+    wire.join("d")
+    wire.isolate("d")
+    wire.change("a", JOIN)
+    wire.pass_time(0.3)
+    for number in range(NEARLY_ENTRIES + 10):
+        wire.propose("a", f"{number}")
+        wire.deliver()
+    wire.pass_time(1)
+    assert wire["a"].core.learners == ("d",)
+    wire.heal()
+    wire.until(lambda: "d" in wire["a"].core.voters)
+
+
+def test_a_removed_member_is_told_and_disturbs_nobody() -> None:
+    wire = Wire()
+    wire.elect("a")
+    removed = wire.change("a", Remove("c"))
+    wire.pass_time(0.3)
+    assert isinstance(wire.ended[removed], int)
+    assert "was removed" in (wire["c"].core.expelled or "")
+    term = wire["a"].core.term
+    wire.pass_time(3)
+    assert wire.leaders() == ["a"]
+    assert wire["a"].core.term == term
+
+
+def test_who_was_away_when_it_was_removed_is_told_when_it_returns() -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire.crash("c")
+    wire.change("a", Remove("c"))
+    wire.pass_time(0.5)
+    wire.start("c")
+    wire.pass_time(0.3)
+    assert "was removed" in str(wire["c"].core.expelled)
+
+
+def test_only_an_agreed_removal_is_told() -> None:
+    """Until then the member may still be needed to decide."""
+    wire = Wire()
+    wire.elect("a")
+    wire.isolate("b")
+    wire.change("a", Remove("c"))
+    wire.pass_time(0.3)
+    assert not wire["a"].core.is_gone("c")
+    wire.heal()
+    wire.pass_time(0.5)
+    assert wire["a"].core.is_gone("c")
+    assert wire["c"].core.expelled
+
+
+def test_news_of_ones_removal_that_is_older_than_ones_configuration_is_not_believed() -> None:
+    wire = grown()
+    d = wire["d"]
+    d.received(wire.now, "a", d.core.links["a"], Removed(d.core.configuration_index - 1))
+    assert d.core.expelled is None
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [
+        (Remove("a"), Conflict),
+        (Promote("d"), Conflict),
+        (Remove("x"), NotFound),
+        (Add("x", "h:1", Standing.VOTER), InvalidInput),
+    ],
+)
+def test_what_would_harm_is_refused_and_changes_nothing(change: Change, refusal: type[Exception]) -> None:
+    wire = grown()
+    wire.isolate("d")
+    wire.pass_time(1.5)
+    before = wire.members["a"].journal.last_index
+    token = wire.change("a", change)
+    assert isinstance(wire.ended[token], refusal)
+    assert wire.members["a"].journal.last_index == before
+
+
+def test_a_removal_that_would_leave_no_majority_is_refused() -> None:
+    """Of three one is down: without the other healthy one, a leader alone could decide nothing of two."""
+    wire = Wire()
+    wire.elect("a")
+    wire.crash("c")
+    wire.pass_time(1.5)
+    refused = wire.change("a", Remove("b"))
+    assert "stand still" in str(wire.ended[refused])
+    allowed = wire.change("a", Remove("c"))
+    wire.pass_time(0.3)
+    assert isinstance(wire.ended[allowed], int)
+
+
+def test_one_change_at_a_time() -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire.isolate("b")
+    wire.isolate("c")
+    wire.change("a", JOIN)
+    second = wire.change("a", Add("e", "h:1", Standing.LEARNER))
+    assert "under way" in str(wire.ended[second])
+
+
+def test_without_the_rule_a_second_change_is_appended_before_the_first_is_agreed_on() -> None:
+    """Finding 21: the engine alone does not refuse it."""
+    wire = Wire(rules=replace(Rules(), one_change_at_a_time=False))
+    wire.elect("a")
+    wire.isolate("b")
+    wire.isolate("c")
+    wire.change("a", JOIN)
+    wire.change("a", Add("e", "h:1", Standing.LEARNER))
+    assert wire["a"].core.learners == ("d", "e")
+    assert wire["a"].core.commit_index < wire["a"].core.configuration_index
+
+
+def test_a_new_leader_changes_nothing_before_an_entry_of_its_term_is_agreed_on() -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire.isolate("a")
+    wire.pass_time(2)
+    new = next(name for name in wire.leaders() if name != "a")
+    other = "c" if new == "b" else "b"
+    wire.crash(other)
+    wire.crash(new)
+    wire.heal()
+    wire.start(new)
+    wire[new].elections._due = wire.now
+    wire.tick(new)
+    wire.deliver(lambda frame: isinstance(frame.message, PreVote | PreVoteAnswer | VoteRequest | VoteGranted))
+    assert wire[new].core.is_leader
+    refused = wire.change(new, JOIN)
+    assert "just been elected" in str(wire.ended[refused])
+
+
+def test_a_change_that_was_truncated_is_undone_and_its_caller_does_not_know() -> None:
+    """The configuration in force is the log's; nothing has to be rolled back by hand."""
+    wire = Wire()
+    wire.elect("a")
+    wire.isolate("a")
+    token = wire.change("a", JOIN)
+    assert wire["a"].core.followers == {"b", "c", "d"}
+    wire.pass_time(3)
+    wire.heal()
+    wire.pass_time(1)
+    assert isinstance(wire.ended[token], OutcomeUnknown)
+    assert wire["a"].core.followers == {"b", "c"}
+
+
+def test_a_change_ends_at_its_deadline_as_unknown() -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire.isolate("b")
+    wire.isolate("c")
+    token = wire.change("a", JOIN, within_s=0.2)
+    wire.pass_time(0.3)
+    assert isinstance(wire.ended[token], OutcomeUnknown)
+
+
+def test_a_follower_makes_no_change() -> None:
+    wire = Wire()
+    wire.elect("a")
+    assert isinstance(wire.ended[wire.change("b", JOIN)], NoQuorum)
+
+
+def test_the_configuration_in_force_survives_a_restart() -> None:
+    """Finding 22: before it is applied again, the first configuration would vote."""
+    wire = grown(Standing.JOINING)
+    wire.until(lambda: "d" in wire["a"].core.voters)
+    wire.pass_time(0.3)
+    for name in wire.names:
+        wire.crash(name)
+    for name in wire.names:
+        wire.start(name)
+        assert wire[name].core.voters == ("a", "b", "c", "d")
+    wire.pass_time(3)
+    assert len(wire.leaders()) == 1
+
+
+def test_the_cluster_grows_from_one_and_shrinks_to_one() -> None:
+    wire = Wire(1)
+    wire.pass_time(1)
+    for name in "bcde":
+        wire.join(name)
+        wire.change("a", Add(name, "h:1", Standing.JOINING))
+        wire.until(lambda name=name: name in wire["a"].core.voters)  # type: ignore[misc]
+        wire.propose("a", name)
+    wire.pass_time(0.3)
+    assert wire["e"].core.voters == ("a", "b", "c", "d", "e")
+    for name in "edcb":
+        wire.change("a", Remove(name))
+        wire.pass_time(0.3)
+        wire.crash(name)
+    last = wire.propose("a", "alone")
+    wire.pass_time(0.3)
+    assert wire.ended[last] == [request("alone")]
+    assert wire.members["a"].requests == [request(each) for each in [*"bcde", "alone"]]
+
+
+def test_acknowledgements_of_a_removed_member_count_no_more() -> None:
+    """Finding 20: a message of a node just removed raised an error in the engine's tick."""
+    wire = Wire()
+    wire.elect("a")
+    generation = wire["a"].core.links["c"]
+    wire.change("a", Remove("c"))
+    last = wire.members["a"].journal.last_index
+    wire["a"].received(wire.now, "c", generation, Acknowledged(1, last + 1, True, False))
+    wire.step("a")
+    wire.pass_time(0.5)
+    assert wire["a"].core.voters == ("a", "b")
+
+
+def test_leadership_goes_to_voters_only() -> None:
+    wire = grown()
+    refused = wire.transfer("a", "d")
+    assert isinstance(wire.ended[refused], InvalidInput)
+    done = wire.transfer("a", None)
+    wire.pass_time(1)
+    assert wire.ended[done] in {"b", "c"}

@@ -1,0 +1,247 @@
+"""A snapshot travels: whole, resumed where it stopped, and never a damaged one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+
+from raftos.consensus import messages
+from raftos.consensus.core import Offer
+from raftos.consensus.courier import PIECES_UNDER_WAY, SERVING_S, STALLED_S, Courier
+from raftos.consensus.messages import Message, SnapshotPiece, SnapshotWanted
+from raftos.consensus.snapshots import Header, SnapshotStore, Stored
+from raftos.errors import RaftosError
+from tests.simulation.storage import SimulatedStorage
+
+PIECE_BYTES = 1_000
+RAW = Random(1).randbytes(20_000)
+
+
+def header(index: int = 90, raw: bytes = RAW) -> Header:
+    return Header("c", index, 3, b"configuration", 5, 80, b"hash", 2, len(raw), "1.0", 0)
+
+
+class End:
+    """One member's courier with its store; frames go to `sent` and jobs are done at once, or when told."""
+
+    def __init__(self) -> None:
+        self.storage = SimulatedStorage()
+        self.store = SnapshotStore(self.storage, "c")
+        self.sent: list[Message] = []
+        self.arrived: list[Stored] = []
+        self.jobs: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
+        self.is_busy = False
+        self.courier = Courier(
+            self.store, self._send, self._work, self.arrived.append, piece_bytes=PIECE_BYTES
+        )
+
+    def _send(self, peer: str, generation: int, message: Message) -> None:
+        assert (peer, generation) in {("leader", 1), ("leader", 2), ("other", 1), ("follower", 1)}
+        self.sent.append(messages.decode(messages.encode(message)))
+
+    def _work(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        self.jobs.append((job, done))
+        while self.jobs and not self.is_busy:
+            job, done = self.jobs.pop(0)
+            try:
+                value = job()
+            except RaftosError as error:
+                value = error
+            done(value)
+
+    def taken(self) -> list[Message]:
+        sent, self.sent = self.sent, []
+        return sent
+
+
+class Pair:
+    """A leader that has a snapshot, and a follower that was offered it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.leader, self.follower = End(), End()
+        self.stored = self.leader.store.write(header(), [RAW])
+
+    def offer(self, peer: str = "leader", generation: int = 1) -> None:
+        made = self.stored
+        offer = Offer(peer, generation, made.header.index, made.header.term, made.size_bytes)
+        self.follower.courier.offered(self.now, offer)
+
+    def ask(self, count: int | None = None) -> list[Message]:
+        """Bring questions to the leader; its answers."""
+        for message in self.follower.taken()[:count]:
+            assert isinstance(message, SnapshotWanted)
+            self.leader.courier.wanted(self.now, "follower", 1, message)
+        return self.leader.taken()
+
+    def bring(self, pieces: list[Message], peer: str = "leader", generation: int = 1) -> None:
+        for piece in pieces:
+            assert isinstance(piece, SnapshotPiece)
+            self.follower.courier.piece(self.now, peer, generation, piece)
+
+    def carry(self) -> int:
+        """Go on until nobody says anything more; how many pieces travelled."""
+        count = 0
+        while pieces := self.ask():
+            count += len(pieces)
+            self.bring(pieces)
+        return count
+
+
+@pytest.fixture
+def pair() -> Pair:
+    return Pair()
+
+
+def test_it_arrives_whole_and_durable(pair: Pair) -> None:
+    pair.offer()
+    assert pair.carry() == -(-pair.stored.size_bytes // PIECE_BYTES)
+    assert [stored.header for stored in pair.follower.arrived] == [header()]
+    pair.follower.storage.crash(Random(0))
+    again = SnapshotStore(pair.follower.storage, "c")
+    assert again.newest is not None
+    assert b"".join(again.pieces(again.newest.name)) == RAW
+
+
+def test_few_pieces_are_under_way_at_a_time(pair: Pair) -> None:
+    pair.offer()
+    assert len(pair.follower.sent) == PIECES_UNDER_WAY
+
+
+def test_an_offer_repeated_meanwhile_asks_for_nothing_twice(pair: Pair) -> None:
+    pair.offer()
+    pair.offer()
+    assert len(pair.follower.sent) == PIECES_UNDER_WAY
+
+
+def test_over_a_new_link_it_goes_on_from_what_is_there(pair: Pair) -> None:
+    pair.offer()
+    pair.bring(pair.ask())
+    pair.follower.taken()
+    pair.offer(generation=2)
+    first = pair.follower.sent[0]
+    assert isinstance(first, SnapshotWanted)
+    assert first.offset == PIECES_UNDER_WAY * PIECE_BYTES
+    left = -(-pair.stored.size_bytes // PIECE_BYTES) - PIECES_UNDER_WAY
+    count = 0
+    while pieces := pair.ask():
+        count += len(pieces)
+        pair.bring(pieces, generation=2)
+    assert count == left
+    assert pair.follower.arrived
+
+
+def test_a_stalled_transfer_is_asked_for_again(pair: Pair) -> None:
+    """The leader restarted its process, say, and forgot the questions; the link may even be the same."""
+    pair.offer()
+    pair.follower.taken()
+    pair.now += STALLED_S
+    pair.offer()
+    assert pair.carry()
+    assert pair.follower.arrived
+
+
+def test_pieces_of_an_older_link_are_dropped(pair: Pair) -> None:
+    pair.offer()
+    old = pair.ask()
+    pair.offer(generation=2)
+    pair.bring(old)
+    assert pair.follower.courier._fetch is not None
+    assert pair.follower.courier._fetch.incoming is not None
+    assert pair.follower.courier._fetch.incoming.received == 0
+
+
+def test_another_leader_begins_from_the_beginning(pair: Pair) -> None:
+    """Its file may differ in bytes, though it is of the same index."""
+    pair.offer()
+    pair.bring(pair.ask())
+    pair.follower.taken()
+    pair.offer("other")
+    first = pair.follower.sent[0]
+    assert isinstance(first, SnapshotWanted)
+    assert first.offset == 0
+
+
+def test_a_flipped_bit_on_the_way_is_found_and_all_of_it_fetched_again(pair: Pair) -> None:
+    pair.offer()
+    pieces = pair.ask()
+    spoilt = pieces[1]
+    assert isinstance(spoilt, SnapshotPiece)
+    data = bytearray(spoilt.data)
+    data[7] ^= 1
+    pieces[1] = SnapshotPiece(spoilt.index, spoilt.index_term, spoilt.offset, bytes(data))
+    pair.bring(pieces)
+    pair.carry()
+    assert not pair.follower.arrived
+    pair.offer()
+    pair.carry()
+    assert pair.follower.arrived
+
+
+def test_a_full_disk_ends_it_until_the_next_offer(pair: Pair) -> None:
+    pair.offer()
+    pieces = pair.ask()
+
+    def full(name: str, offset: int, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    write, pair.follower.storage.write = pair.follower.storage.write, full  # type: ignore[method-assign]
+    pair.bring(pieces)
+    pair.follower.storage.write = write  # type: ignore[method-assign]
+    assert not pair.ask()
+    pair.offer()
+    pair.carry()
+    assert pair.follower.arrived
+
+
+def test_what_the_leader_does_not_have_any_more_ends_it(pair: Pair) -> None:
+    pair.offer()
+    newer = pair.leader.store.write(header(95), [RAW])
+    pair.leader.store.keep(1)
+    pair.carry()
+    assert not pair.follower.arrived
+    pair.stored = newer
+    pair.offer()
+    pair.carry()
+    assert pair.follower.arrived
+
+
+def test_what_is_being_fetched_stays_and_so_does_the_log_after_it(pair: Pair) -> None:
+    pair.offer()
+    pair.bring(pair.ask())
+    pair.leader.store.write(header(95), [RAW])
+    pair.leader.store.keep(1)
+    assert pair.leader.courier.needed_index() == 90
+    pair.carry()
+    assert pair.follower.arrived
+    pair.leader.courier.tick(pair.now + SERVING_S + 1)
+    assert pair.leader.courier.needed_index() is None
+    assert pair.leader.store.keep(1)
+
+
+def test_while_one_is_being_installed_no_other_is_fetched(pair: Pair) -> None:
+    pair.offer()
+    pair.carry()
+    pair.stored = pair.leader.store.write(header(95), [RAW])
+    pair.offer()
+    assert not pair.follower.sent
+    pair.follower.courier.installed()
+    pair.offer()
+    pair.carry()
+    assert len(pair.follower.arrived) == 2
+
+
+def test_another_offer_while_the_disk_is_busy_leaves_nothing_open(pair: Pair) -> None:
+    """The first transfer is given up before its file was even made."""
+    pair.follower.is_busy = True
+    pair.offer()
+    pair.offer("other")
+    pair.follower.is_busy = False
+    pair.follower._work(lambda: None, lambda _: None)
+    pair.bring(pair.ask(), peer="other")
+    while pieces := pair.ask():
+        pair.bring(pieces, peer="other")
+    assert len(pair.follower.arrived) == 1

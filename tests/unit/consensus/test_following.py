@@ -1,0 +1,130 @@
+"""Followers that lack what their leader has forgotten: offers, installations, and what goes on meanwhile."""
+
+from __future__ import annotations
+
+from raftos.consensus.configuration import Add, Standing
+from raftos.consensus.messages import Append, SnapshotOffered, StaleTerm
+from tests.unit.consensus.wire import Wire, request
+
+SEGMENT_BYTES = 600
+
+
+def left_behind() -> Wire:
+    """A leads; c was away, and a's log begins after what c lacks."""
+    wire = Wire(segment_bytes=SEGMENT_BYTES)
+    wire.elect("a")
+    wire.crash("c")
+    for number in range(40):
+        wire.propose("a", f"value {number}")
+        wire.deliver()
+    wire.pass_time(0.2)
+    wire.trim("a")
+    wire.start("c")
+    assert wire.members["a"].journal.first_index > wire.members["c"].journal.last_index
+    return wire
+
+
+def test_who_lacks_what_is_trimmed_is_offered_a_snapshot_and_goes_on_from_there() -> None:
+    wire = left_behind()
+    wire.until(lambda: bool(wire.members["c"].offers))
+    wire.install("c", "a")
+    write = wire.propose("c", "after")
+    wire.pass_time(0.5)
+    assert wire.ended[write] == [request("after")]
+    assert wire.members["c"].requests == wire.members["a"].requests
+
+
+def test_an_offer_is_repeated_while_the_leader_is_heard_all_the_time() -> None:
+    wire = left_behind()
+    term = wire["a"].core.term
+    wire.pass_time(5)
+    assert len(wire.members["c"].offers) >= 5
+    assert wire.leaders() == ["a"]
+    assert wire["a"].core.term == term
+
+
+def test_no_entry_is_sent_to_who_waits_for_a_snapshot() -> None:
+    """They would be rejected, each with another round of advice."""
+    wire = left_behind()
+    wire.until(lambda: bool(wire.members["c"].offers))
+    seen = len(wire.delivered)
+    wire.propose("a", "more")
+    wire.pass_time(1)
+    sent = [frame.message for frame in wire.delivered[seen:] if frame.receiver == "c"]
+    assert not [message for message in sent if isinstance(message, Append) and message.entries]
+
+
+def test_what_was_agreed_on_while_a_snapshot_travelled_follows_it() -> None:
+    wire = left_behind()
+    wire.until(lambda: bool(wire.members["c"].offers))
+    for number in range(10):
+        wire.propose("a", f"meanwhile {number}")
+        wire.deliver()
+    wire.install("c", "a")
+    wire.pass_time(0.5)
+    assert wire.members["c"].requests == wire.members["a"].requests
+
+
+def test_an_offer_of_what_is_there_is_acknowledged_and_nothing_is_fetched() -> None:
+    wire = left_behind()
+    b, index = wire["b"], wire["b"].core.commit_index
+    offer = SnapshotOffered(b.core.term, index, wire.members["b"].journal.last_term, 1_000)
+    b.received(wire.now, "a", b.core.links["a"], offer)
+    wire.step("b")
+    assert not wire.members["b"].offers
+    assert not b.wants_snapshot(index)
+
+
+def test_an_offer_of_an_earlier_term_is_answered_with_the_present_one() -> None:
+    wire = left_behind()
+    c = wire["c"]
+    c.received(wire.now, "a", c.core.links["a"], SnapshotOffered(c.core.term - 1, 900, 1, 1_000))
+    wire.step("c")
+    assert wire.waiting(StaleTerm)
+    assert not wire.members["c"].offers
+
+
+def test_a_snapshot_is_durable_before_it_is_acknowledged() -> None:
+    wire = left_behind()
+    wire.until(lambda: bool(wire.members["c"].offers))
+    wire.members["c"].disk_stuck = True
+    wire.install("c", "a")
+    wire.pass_time(0.3)
+    assert wire["a"].replication.matched("c") < wire.members["c"].offers[-1].index
+    wire.repair_disk("c")
+    wire.pass_time(0.3)
+    assert wire["a"].replication.matched("c") == wire.members["a"].journal.last_index
+
+
+def test_an_installed_snapshot_survives_a_restart_with_term_vote_and_configuration() -> None:
+    wire = Wire(segment_bytes=SEGMENT_BYTES)
+    wire.elect("a")
+    wire.join("d")
+    wire.isolate("d")
+    wire.change("a", Add("d", "h:1", Standing.LEARNER))
+    for number in range(40):
+        wire.propose("a", f"value {number}")
+        wire.deliver()
+    wire.pass_time(0.2)
+    wire.trim("a")
+    wire.heal()
+    wire.until(lambda: bool(wire.members["d"].offers))
+    wire.install("d", "a")
+    wire.pass_time(0.3)
+    wire.restart("d")
+    assert wire["d"].core.voters == ("a", "b", "c")
+    assert wire["d"].core.configuration.learners == ("d",)
+    wire.pass_time(0.5)
+    assert wire.members["d"].requests == wire.members["a"].requests
+
+
+def test_a_restarted_leader_knows_its_trimmed_log_and_leads_on() -> None:
+    wire = left_behind()
+    wire.until(lambda: bool(wire.members["c"].offers))
+    wire.install("c", "a")
+    wire.restart("a")
+    wire.until(lambda: len(wire.leaders()) == 1)
+    write = wire.propose("a", "again")
+    wire.pass_time(0.5)
+    assert wire.ended[write] == [request("again")]
+    assert len({tuple(member.requests) for member in wire.members.values()}) == 1

@@ -1,0 +1,186 @@
+"""Bounding the log of a running member: when snapshots are made, what goes, and what if it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import pytest
+
+from raftos.config import Config
+from raftos.consensus.driver import Driver
+from raftos.consensus.snapshots import SnapshotStore, Stored, read_header
+from raftos.consensus.worker import Worker
+from raftos.errors import NotReady, RaftosError
+from raftos.state.machine import CannotApply
+from tests.unit.consensus.test_driver import config, opened, puts
+
+KIB = 1024
+
+
+class Running:
+    """A cluster of one whose log may grow by 64 KiB."""
+
+    def __init__(self, folder: Path, **settings: int) -> None:
+        self.config: Config = msgspec.structs.replace(
+            config(folder), **({"snapshot_log_bytes": 64 * KIB, "snapshot_keep": 2} | settings)
+        )
+        self.folder = folder
+
+    async def __aenter__(self) -> Self:
+        self.folder.mkdir(exist_ok=True)
+        self.parts = opened(self.folder)
+        # Small segments, so that there is something to trim.
+        self.parts.journal._segment_bytes = 16 * KIB
+        self.driver = Driver(self.config, bytes(32), self.parts)
+        await self.driver.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.driver.stop()
+        self.parts.machine.close()
+
+    @property
+    def snapshots(self) -> SnapshotStore:
+        return self.parts.snapshots
+
+    async def write(self, count: int, size_bytes: int = KIB) -> None:
+        for request in puts(self.driver, count, bytes(size_bytes)):
+            await self.driver.propose([request], time.monotonic() + 5)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(scenario)
+
+
+def test_a_grown_log_is_put_into_a_snapshot_and_trimmed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Running(tmp_path) as member:
+            journal = member.parts.journal
+            await member.write(100)
+            await member.until(lambda: journal.first_index > 1)
+            newest = member.snapshots.newest
+            assert newest is not None
+            assert journal.first_index <= newest.header.index
+            kept_bytes = journal.bytes_since(journal.first_index - 1)
+            assert kept_bytes >= 32 * KIB, "a tail stays for those that were away for a moment"
+            files = len(list((tmp_path / "journal").iterdir()))
+            await member.write(300)
+            await member.until(lambda: len(member.snapshots.all()) == 2)
+            await member.until(lambda: len(list((tmp_path / "journal").iterdir())) <= files + 2)
+        async with Running(tmp_path) as member:
+            assert member.parts.machine.revision == 400
+            await member.write(1)
+
+    run(scenario())
+
+
+def test_a_calm_member_makes_no_snapshot(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Running(tmp_path) as member:
+            await member.write(5)
+            await asyncio.sleep(0.3)
+            assert member.snapshots.newest is None
+
+    run(scenario())
+
+
+def test_a_scheduled_snapshot_is_made_only_of_something_new(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Running(tmp_path, snapshot_interval_ms=100) as member:
+            await member.write(5)
+            index = member.parts.machine.applied_index
+            await member.until(lambda: (newest := member.snapshots.newest) and newest.header.index == index)
+            newest = member.snapshots.newest
+            await asyncio.sleep(0.4)
+            assert member.snapshots.newest == newest
+
+    run(scenario())
+
+
+def test_who_asks_for_a_snapshot_gets_one_of_all_that_is_applied(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Running(tmp_path) as member:
+            await member.write(7)
+            applied = member.parts.machine.applied_index
+            with await member.driver.snapshot(time.monotonic() + 5) as held:
+                assert held.index >= applied
+                whole = held.read(0, held.size_bytes)
+                (tmp_path / "file").write_bytes(whole)
+                assert read_header(tmp_path / "file").index == held.index
+                assert len(whole) == held.size_bytes
+            again = await member.driver.snapshot(time.monotonic() + 5)
+            assert again.index == held.index, "nothing has changed, so it is the same one"
+
+    run(scenario())
+
+
+def test_a_snapshot_that_takes_too_long_is_not_ready(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Running(tmp_path) as member:
+            await member.write(1)
+            with pytest.raises(NotReady, match="in time"):
+                await member.driver.snapshot(time.monotonic())
+
+    run(scenario())
+
+
+def test_a_disk_without_space_for_a_snapshot_costs_no_write(tmp_path: Path) -> None:
+    """It is said, tried again later, and the log grows until then."""
+
+    async def scenario() -> None:
+        async with Running(tmp_path) as member:
+
+            def full(*_: object) -> Stored:
+                raise NotReady("cannot write a snapshot: No space left on device; free some space")
+
+            write, member.snapshots.write = member.snapshots.write, full  # type: ignore[method-assign,assignment]
+            await member.write(150)
+            with suppress(RaftosError):
+                await member.driver.snapshot(time.monotonic() + 5)
+            assert member.snapshots.newest is None
+            assert member.parts.journal.first_index == 1
+            member.snapshots.write = write  # type: ignore[method-assign]
+            member.driver._keeper._not_before = 0.0
+            await member.write(1)
+            await member.until(lambda: member.parts.journal.first_index > 1)
+
+    run(scenario())
+
+
+def test_the_worker_brings_back_trouble_as_what_can_be_told_and_bugs_as_bugs() -> None:
+    async def scenario() -> None:
+        bugs: list[Exception] = []
+        worker = Worker(bugs.append)
+        told: list[object] = []
+
+        def fails(error: Exception) -> Callable[[], None]:
+            def job() -> None:
+                raise error
+
+            return job
+
+        for error in (CannotApply("full"), OSError("gone"), NotReady("later")):
+            worker.work(fails(error), told.append)
+        worker.work(fails(KeyError("bug")), told.append)
+        worker.work(lambda: 7, told.append)
+        async with asyncio.timeout(5):
+            while len(told) < 4:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.001)
+        assert [type(each) for each in told] == [NotReady, NotReady, NotReady, int]
+        assert [type(bug) for bug in bugs] == [KeyError]
+        await worker.stop()
+        worker.work(lambda: 8, told.append)
+        assert len(told) == 4
+
+    run(scenario())

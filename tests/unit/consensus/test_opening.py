@@ -1,0 +1,240 @@
+"""A member's parts are brought into agreement, wherever the machine stopped between two of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from raftos.config import Config, Voter
+from raftos.consensus.configuration import Configuration, decode, encode
+from raftos.consensus.guard import NO_OP, REGULAR
+from raftos.consensus.opening import Opened, open_data
+from raftos.consensus.recovery import make_sole_voter
+from raftos.consensus.snapshots import Header, Stored, pieces_of
+from raftos.errors import StartupError
+from raftos.state.command import encode_entry, encode_request, new_request_id
+from raftos.state.domains.kv import Get, Put
+from raftos.state.machine import Machine
+
+EPOCH_MS = 1_700_000_000_000
+CONFIGURATION = encode(Configuration.of("abc"))
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Opened]:
+    folder.mkdir(exist_ok=True)
+    parts = open_data(folder, "cluster", "a")
+    try:
+        yield parts
+    finally:
+        parts.machine.close()
+        parts.snapshots.close()
+        parts.journal.close()
+
+
+def put(number: int) -> bytes:
+    request = encode_request(new_request_id(EPOCH_MS), Put(key="key", value=b"%d" % number))
+    return encode_entry(EPOCH_MS + number, [request])
+
+
+def fill(parts: Opened, count: int, *, term: int = 1) -> None:
+    """Append and apply some entries, durably."""
+    journal = parts.journal
+    if journal.last_index == 0:
+        journal.append(bytes((NO_OP,)), 1, 0)
+        parts.machine.apply([(1, b"")])
+    journal.set_hard_state(term, "a")
+    for _ in range(count):
+        index = journal.last_index + 1
+        journal.append(bytes((REGULAR,)) + put(index), index, term)
+        parts.machine.apply([(index, put(index))])
+    write = journal.take()
+    assert write is not None
+    journal.writer.write(write)
+    journal.finish(write)
+    parts.machine.sync()
+
+
+def snapshot(parts: Opened, folder: Path, *, term: int = 1) -> Stored:
+    copied = parts.machine.copy_to(folder / "copy.sqlite3")
+    header = Header(
+        "cluster",
+        copied.applied_index,
+        term,
+        CONFIGURATION,
+        copied.time_ms,
+        copied.revision,
+        copied.state_hash,
+        copied.format,
+        copied.size_bytes,
+        "1.0",
+        0,
+    )
+    return parts.snapshots.write(header, pieces_of(folder / "copy.sqlite3"))
+
+
+def value(machine: Machine) -> bytes:
+    reader = machine.reader()
+    try:
+        found: bytes = reader.query(Get(key="key")).value
+    finally:
+        reader.close()
+    return found
+
+
+def giver(folder: Path, count: int = 30, *, term: int = 1) -> Path:
+    """The snapshots of a member that has applied so much."""
+    with opened(folder) as parts:
+        fill(parts, count, term=term)
+        snapshot(parts, folder, term=term)
+    return folder / "snapshots"
+
+
+def test_an_empty_directory_is_a_new_member(tmp_path: Path) -> None:
+    with opened(tmp_path / "a") as parts:
+        assert parts.journal.last_index == parts.machine.applied_index == 0
+        assert parts.snapshots.newest is None
+
+
+def test_a_snapshot_that_arrived_but_was_not_installed_is_installed_now(tmp_path: Path) -> None:
+    """The machine stopped between the two."""
+    with opened(tmp_path / "a") as parts:
+        fill(parts, 5)
+    shutil.copytree(giver(tmp_path / "b"), tmp_path / "a" / "snapshots", dirs_exist_ok=True)
+    for _ in range(2):
+        with opened(tmp_path / "a") as parts:
+            assert parts.machine.applied_index == 31
+            assert (parts.journal.first_index, parts.journal.last_index) == (32, 31)
+            assert parts.journal.term_at(31) == 1
+            assert parts.journal.vote == "a"
+            assert parts.journal.mark is not None
+            assert decode(parts.journal.mark.payload) == Configuration.of("abc")
+            assert value(parts.machine) == b"31"
+
+
+def test_entries_beside_a_snapshot_give_way_to_it(tmp_path: Path) -> None:
+    """They are of an earlier term and were never agreed on; they even reach further."""
+    with opened(tmp_path / "a") as parts:
+        fill(parts, 5)
+        for index in range(7, 40):
+            parts.journal.append(bytes((NO_OP,)), index, 1)
+        write = parts.journal.take()
+        assert write is not None
+        parts.journal.writer.write(write)
+    shutil.copytree(giver(tmp_path / "b", term=2), tmp_path / "a" / "snapshots", dirs_exist_ok=True)
+    with opened(tmp_path / "a") as parts:
+        assert (parts.journal.first_index, parts.journal.last_index) == (32, 31)
+        assert parts.journal.term == 2
+
+
+def test_a_restored_snapshot_begins_an_empty_member(tmp_path: Path) -> None:
+    """`raftos snapshot restore` puts nothing but this file there."""
+    (tmp_path / "a").mkdir()
+    shutil.copytree(giver(tmp_path / "b", term=7), tmp_path / "a" / "snapshots")
+    with opened(tmp_path / "a") as parts:
+        assert parts.machine.applied_index == parts.journal.last_index == 31
+        assert parts.journal.term == 7, "a term that was used is not used again"
+
+
+def test_a_snapshot_of_what_the_journal_has_changes_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path / "a") as parts:
+        fill(parts, 5)
+        snapshot(parts, tmp_path / "a")
+        fill(parts, 5)
+    with opened(tmp_path / "a") as parts:
+        assert (parts.journal.first_index, parts.journal.last_index) == (1, 11)
+        assert parts.machine.applied_index == 11
+
+
+def lose_state(folder: Path) -> None:
+    shutil.rmtree(folder / "state")
+
+
+def lose_state_and_snapshots(folder: Path) -> None:
+    shutil.rmtree(folder / "state")
+    shutil.rmtree(folder / "snapshots")
+
+
+def trimmed(folder: Path) -> None:
+    with opened(folder) as parts:
+        fill(parts, 5)
+    shutil.copytree(giver(folder.with_name("giver")), folder / "snapshots", dirs_exist_ok=True)
+    with opened(folder) as parts:
+        fill(parts, 3)
+
+
+def test_a_lost_state_is_made_anew_from_the_snapshot_and_the_log(tmp_path: Path) -> None:
+    trimmed(tmp_path / "a")
+    lose_state(tmp_path / "a")
+    with opened(tmp_path / "a") as parts:
+        assert parts.machine.applied_index == 31
+        assert parts.journal.last_index == 34
+        assert value(parts.machine) == b"31"
+
+
+@pytest.mark.parametrize("lose", [lose_state_and_snapshots])
+def test_what_cannot_be_made_whole_is_refused_with_what_to_do(
+    tmp_path: Path, lose: Callable[[Path], None]
+) -> None:
+    trimmed(tmp_path / "a")
+    lose(tmp_path / "a")
+    with pytest.raises(StartupError, match="rejoin under a new id"), opened(tmp_path / "a"):
+        pass
+
+
+def test_a_state_beyond_the_journal_is_refused(tmp_path: Path) -> None:
+    with opened(tmp_path / "a") as parts:
+        fill(parts, 5)
+    shutil.rmtree(tmp_path / "a" / "journal")
+    with pytest.raises(StartupError, match="log entries are missing"), opened(tmp_path / "a"):
+        pass
+
+
+# Going on after a majority was lost.
+
+
+def config(folder: Path) -> Config:
+    return Config(
+        cluster="shop",
+        cluster_id="cluster",
+        member_id="a",
+        name="n1",
+        data_dir=str(folder),
+        secret_file="unused",
+        voters=tuple(Voter(name, name, "127.0.0.1:1", "http://127.0.0.1:1") for name in "abc"),
+        peer_address="127.0.0.1:1",
+        api_address="127.0.0.1:1",
+    )
+
+
+def test_a_sole_voter_keeps_its_log_and_remembers_whom_it_dropped(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    with opened(folder) as parts:
+        fill(parts, 5)
+    done = make_sole_voter(folder, config(folder))
+    assert done.dropped == ("b", "c")
+    assert done.applied_index == 6
+    with opened(folder) as parts:
+        assert parts.journal.last_index == done.index == 7
+        assert parts.journal.last_term == parts.journal.term == done.term == 2
+        assert parts.journal.mark is not None
+        alone = decode(parts.journal.mark.payload)
+        assert alone.voters == ("a",)
+        assert alone.removed == ("b", "c")
+
+
+def test_a_member_without_a_log_can_be_a_sole_voter_too(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    assert make_sole_voter(folder, config(folder)).index == 2
+
+
+def test_asked_twice_it_drops_nobody_more(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    make_sole_voter(folder, config(folder))
+    assert make_sole_voter(folder, config(folder)).dropped == ()
