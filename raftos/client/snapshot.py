@@ -51,11 +51,15 @@ class AsyncSnapshot:
             return await self._save(file, stale=stale, progress=progress)
         target = Path(file)
         part = target.with_name(target.name + PART)
-        with part.open("wb") as opened:
-            part.chmod(0o600)  # It holds everything the cluster keeps.
-            saved = await self._save(opened, stale=stale, progress=progress)
-            await asyncio.to_thread(_sync, opened)
-        await asyncio.to_thread(_put_in_place, part, target)
+        try:
+            with part.open("wb") as opened:
+                part.chmod(0o600)  # It holds everything the cluster keeps.
+                saved = await self._save(opened, stale=stale, progress=progress)
+                await asyncio.to_thread(_sync, opened)
+            await asyncio.to_thread(_put_in_place, part, target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
         return saved
 
     async def _save(self, file: BinaryIO, *, stale: bool, progress: Progress | None) -> Saved:

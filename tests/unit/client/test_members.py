@@ -20,7 +20,7 @@ async def test_members_are_added_promoted_and_removed() -> None:
     async with AsyncClient() as client:
         where = {"peer_address": "127.0.0.1:4104", "endpoint": "http://127.0.0.1:4004"}
         for _ in range(2):
-            membership = await client.members.add("id4", "n4", role="learner", **where)  # type: ignore[arg-type]
+            membership = await client.members.add("id4", "n4", role="learner", **where)
         assert membership == await client.members.show()
         assert [(item.name, item.role) for item in membership.items][-1] == ("n4", "learner")
         assert [(await client.members.promote("n4")).changed for _ in range(2)] == [True, False]
@@ -58,6 +58,7 @@ async def test_a_snapshot_that_cannot_be_had_leaves_the_old_file(
         with pytest.raises(NoQuorum):
             await client.snapshot.save(file)
         assert file.read_text() == "the one before"
+        assert not file.with_name("backup.part").exists()
         memory = io.BytesIO()
         saved = await client.snapshot.save(memory, stale=True)
         assert len(memory.getvalue()) == saved.size_bytes
