@@ -13,9 +13,13 @@ import msgspec
 
 from raftos.errors import StartupError
 
+MIN_SNAPSHOT_LOG_BYTES = 1024 * 1024
+MIN_SNAPSHOT_INTERVAL_MS = 1_000
+MAX_SNAPSHOT_KEEP = 100
+
 
 class Voter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One voting member of the initial configuration. The id is minted; addresses are attributes."""
+    """One member to begin with, or to find the cluster by. The id is minted; addresses are attributes."""
 
     id: str
     name: str
@@ -36,6 +40,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     secret_file: str
     """A file (mode 0600) with the shared cluster secret, 32 bytes as hex."""
     voters: tuple[Voter, ...]
+    """Those the cluster began with; of a member that joined later, those it finds the cluster by."""
     peer_address: str
     """host:port that peers dial; loopback only until the security issue."""
     api_address: str
@@ -71,13 +76,17 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _require_loopback(setting: str, address: str) -> None:
+def is_loopback(address: str) -> bool:
+    """Whether `host:port` stays on this machine. Raises StartupError where it is no address."""
     host, _ = split_address(address)
     try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        loopback = False
-    if not loopback:
+        return False
+
+
+def _require_loopback(setting: str, address: str) -> None:
+    if not is_loopback(address):
         raise StartupError(
             f"{setting} {address!r} is not a loopback address; this version listens on loopback only, "
             "so use 127.0.0.1"
@@ -91,13 +100,24 @@ def validate(config: Config) -> Config:
     ids = [voter.id for voter in config.voters]
     if len(set(ids)) != len(ids):
         raise StartupError("two voters share one id; every member needs an id of its own")
-    if config.member_id not in ids:
-        raise StartupError(
-            f"member {config.member_id!r} is not among the voters; add it to `voters` or correct `member_id`"
-        )
+    if config.joined == (config.member_id in ids):
+        raise StartupError(_NOT_IN_ITS_PLACE[config.joined].format(config.member_id))
     if not 10 <= config.heartbeat_ms * 3 < config.election_timeout_ms:
         raise StartupError("election_timeout_ms has to be more than three times heartbeat_ms (at least 4 ms)")
+    if config.snapshot_log_bytes < MIN_SNAPSHOT_LOG_BYTES:
+        raise StartupError(f"snapshot_log_bytes has to be at least {MIN_SNAPSHOT_LOG_BYTES}, which is 1 MiB")
+    if config.snapshot_interval_ms != 0 and config.snapshot_interval_ms < MIN_SNAPSHOT_INTERVAL_MS:
+        raise StartupError("snapshot_interval_ms has to be 0 (never) or at least 1000, which is one second")
+    if not 1 <= config.snapshot_keep <= MAX_SNAPSHOT_KEEP:
+        raise StartupError(f"snapshot_keep has to be from 1 to {MAX_SNAPSHOT_KEEP}")
     return config
+
+
+_NOT_IN_ITS_PLACE = {
+    False: "member {!r} is not among the voters; add it to `voters` or correct `member_id`",
+    True: "member {!r} joined later, so it is not one of those in `voters` to find the cluster by; "
+    "take it out there, or take out `joined`",
+}
 
 
 def load(path: Path) -> Config:

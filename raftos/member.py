@@ -9,7 +9,7 @@ one write each cost consensus one future, not sixty-four.
 old they may be. A point query (one row by its key) is answered on the loop, everything that scans
 on the reader thread: docs/decisions/point-reads.md says why.
 
-**Status.** Soft: every voter is asked at once, and one that does not answer in time is listed as
+**Status.** Soft: every member is asked at once, and one that does not answer in time is listed as
 `unreachable` (`down` once the cluster has agreed that it is), never left out.
 """
 
@@ -27,7 +27,7 @@ import msgspec
 
 from raftos import beacons
 from raftos.config import Config
-from raftos.consensus.base import Consensus, Handler, Role
+from raftos.consensus.base import Consensus, Handler, Role, Status
 from raftos.errors import (
     Conflict,
     Fault,
@@ -77,8 +77,9 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     name: str
-    role: Literal["leader", "follower", "learner", "agent"]
-    state: Literal["alive", "unreachable", "down"]
+    role: Literal["leader", "follower", "learner", "agent", "none"]
+    """`none` is a member that has a name but no place in the configuration: joining, or just removed."""
+    state: Literal["joining", "alive", "unreachable", "down", "removed"]
     endpoint: str
     applied_index: int | None = None
     synced_index: int | None = None
@@ -211,7 +212,7 @@ class Member:
         self.machine = machine
         self.version = version
         own = config.voter(config.member_id)
-        self.endpoint = endpoint or (own.endpoint if own else "")
+        self.endpoint = endpoint or (own.endpoint if own else f"http://{config.api_address}")
         self._load = load
         self._loop_reader = machine.reader()
         self._thread_reader = machine.reader()
@@ -340,10 +341,11 @@ class Member:
     # The cluster, as seen from here
 
     async def reports(self) -> dict[str, Report]:
-        """The reports of all voters that answer within 300 ms, this member's own among them."""
-        others = [voter for voter in self.consensus.status().voters if voter != self.config.member_id]
+        """The reports of all members that answer within 300 ms, this one's own among them."""
+        status = self.consensus.status()
+        others = [peer for peer in (*status.voters, *status.learners) if peer != self.config.member_id]
         answers = await asyncio.gather(*map(self._ask_report, others))
-        found = {voter: report for voter, report in zip(others, answers, strict=True) if report}
+        found = {peer: report for peer, report in zip(others, answers, strict=True) if report}
         return {self.config.member_id: self.report(), **found}
 
     async def _ask_report(self, member_id: str) -> Report | None:
@@ -353,14 +355,16 @@ class Member:
             return None  # Whatever the reason, it did not answer: the caller lists it so.
 
     async def status(self) -> StatusView:
-        """The whole cluster, asking every voter; takes at most about 300 ms."""
+        """The whole cluster, asking every member; takes at most about 300 ms."""
         reports = await self.reports()
         status = self.consensus.status()
         newest = max(reports.values(), key=lambda report: (report.term, report.leader_id is not None))
-        records = self._records()
+        records = self.records()
         nodes = [
-            self._node_view(voter, newest.leader_id, reports.get(voter), records.get(voter))
-            for voter in status.voters
+            self._node_view(
+                status, newest.leader_id, member_id, reports.get(member_id), records.get(member_id)
+            )
+            for member_id in dict.fromkeys((*status.voters, *status.learners, *records))
         ]
         return StatusView(
             cluster=self.config.cluster,
@@ -371,30 +375,28 @@ class Member:
             alarms=quota.alarms(self.machine.tallies, self.machine.limits),
         )
 
-    def _records(self) -> dict[str, Any]:
+    def records(self) -> dict[str, Any]:
         """What the cluster has agreed about its members, by id; from this member's own state."""
         [records] = _answer_all(self._loop_reader, [members.List()])
         return {} if isinstance(records, RaftosError) else {record.id: record for record in records.items}
 
     def _node_view(
-        self, member_id: str, leader_id: str | None, report: Report | None, record: Any
+        self, status: Status, leader_id: str | None, member_id: str, report: Report | None, record: Any
     ) -> NodeView:
-        voter = self.config.voter(member_id)
-        known = record or voter
+        known = record or self.config.voter(member_id)
         view = NodeView(
             id=member_id,
             name=known.name if known else member_id,
-            role="leader" if member_id == leader_id else "follower",
-            state="down" if record and record.state == "down" else "unreachable",
+            role=_role_of(member_id, leader_id, status),
+            state=_state_of(member_id, status, record),
             endpoint=known.endpoint if known else "",
-            version=record.version if record else None,
+            version=(record.version or None) if record else None,
         )
         if report is None:
             return view
         return msgspec.structs.replace(
             view,
             state="alive",
-            role="learner" if report.role == Role.LEARNER else view.role,
             applied_index=report.applied_index,
             synced_index=report.synced_index,
             version=report.version,
@@ -404,7 +406,8 @@ class Member:
         )
 
     def name_of(self, member_id: str) -> str:
-        voter = self.config.voter(member_id)
+        [known] = _answer_all(self._loop_reader, [members.Get(id=member_id)])
+        voter = self.config.voter(member_id) if isinstance(known, RaftosError) else known
         return voter.name if voter else member_id
 
     def leader_name(self) -> str | None:
@@ -417,7 +420,7 @@ class Member:
         status = self.consensus.status()
         if status.leader_id is None:
             raise NoQuorum("no leader is known: a majority of the members cannot be reached")
-        record = self._records().get(status.leader_id) or self.config.voter(status.leader_id)
+        record = self.records().get(status.leader_id) or self.config.voter(status.leader_id)
         endpoint = record.endpoint if record else ""
         return LeaderView(self.name_of(status.leader_id), status.leader_id, endpoint, status.term)
 
@@ -427,18 +430,18 @@ class Member:
         try:
             return self.name_of(await self.consensus.transfer(target_id, deadline))
         except Conflict as error:
-            raise Conflict(self._with_names(error.message)) from error
+            raise Conflict(self.with_names(error.message)) from error
 
-    def _with_names(self, message: str) -> str:
+    def with_names(self, message: str) -> str:
         """What consensus says, which knows members by their ids alone, as people know them."""
-        for voter in self.config.voters:
-            message = message.replace(voter.id, voter.name)
+        for known in (*self.records().values(), *self.config.voters):
+            message = message.replace(known.id, known.name)
         return message
 
     def _id_of(self, name_or_id: str) -> str:
-        for voter in self.config.voters:
-            if name_or_id in {voter.id, voter.name}:
-                return voter.id
+        for known in (*self.records().values(), *self.config.voters):
+            if name_or_id in {known.id, known.name}:
+                return str(known.id)
         raise NotFound(f"no member is called {name_or_id!r}; `raftos node ls` lists them")
 
     async def register(self) -> None:
@@ -466,6 +469,25 @@ class Member:
         self._thread.shutdown(cancel_futures=True)
         self._thread_reader.close()
         self._loop_reader.close()
+
+
+def _role_of(
+    member_id: str, leader_id: str | None, status: Status
+) -> Literal["leader", "follower", "learner", "none"]:
+    if member_id == leader_id:
+        return "leader"
+    if member_id in status.voters:
+        return "follower"
+    return "learner" if member_id in status.learners else "none"
+
+
+def _state_of(
+    member_id: str, status: Status, record: Any
+) -> Literal["joining", "down", "unreachable", "removed"]:
+    """The state of a member that does not answer."""
+    if member_id in status.removed:
+        return "removed"
+    return record.state if record and record.state != "alive" else "unreachable"
 
 
 def _answer_all(reader: Reader, queries: Sequence[Query]) -> list[Any | RaftosError]:

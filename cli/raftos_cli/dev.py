@@ -32,10 +32,12 @@ MOST_MEMBERS = 9
 dev = Group(
     "dev",
     help="A local cluster of real processes, to try and to break.",
+    files=dict.fromkeys(("add", "remove", "rejoin", "recover"), "raftos_cli.devmembers"),
     examples="""
         raftos dev start --detach      three members on this machine
         raftos dev kill 1              the others carry on
         raftos dev restart 1           it catches up
+        raftos dev add                 a fourth member
         raftos dev stop                end them all, keep their data
     """,
 )
@@ -59,7 +61,7 @@ def _numbers(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> l
         members = current().members
     except RaftosError:
         return []
-    return [number for number in map(str, range(1, len(members) + 1)) if number.startswith(incomplete)]
+    return [number for each in members if (number := each.name[1:]).startswith(incomplete)]
 
 
 number_argument = click.argument("number", metavar="N", type=Number(), shell_complete=_numbers)
@@ -92,14 +94,23 @@ def start(
     from raftos_cli import devstart
 
     began = time.monotonic()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    end_with_terminal()
     with exclusively():
         refuse_while_running()
         cluster = prepare((data_dir or dev_home() / "data").resolve(), nodes, fresh=fresh)
         pointer().write_text(f"{cluster.directory}\n")
         late = devstart.bring_up(cluster, port, run.chosen_timeout_s or START_TIMEOUT_S)
-    took_s = time.monotonic() - began
+    stay(run, cluster, late, time.monotonic() - began, detach=detach)
+
+
+def end_with_terminal() -> None:
+    """From now on a closed terminal is a Ctrl-C."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+
+
+def stay(run: Invocation, cluster: DevCluster, late: list[Member], took_s: float, *, detach: bool) -> None:
+    """Show a cluster that was brought up, and stay with it until Ctrl-C unless it is to be left alone."""
     try:
         show(run, cluster)
         for member in late:
@@ -201,6 +212,7 @@ def restart(run: Invocation, number: int) -> None:
     with exclusively():
         cluster = current()
         member = cluster.member(number)
+        cluster.refuse_to_start(member)
         cluster.stop([member])
         cluster.spawn(member)
         caught_up = devstart.wait_until_back(cluster, member, run.timeout_s)
@@ -357,12 +369,13 @@ def node_value(cluster: DevCluster, member: Member) -> dict[str, Any]:
 
 def show(run: Invocation, cluster: DevCluster) -> None:
     """Print all members and the leader, as `dev status` does."""
-    from raftos_cli.devstart import leader_of
+    from raftos_cli.devstart import leader_of, learners_of
 
     nodes = [node_value(cluster, member) for member in cluster.members]
     leader = leader_of(cluster)
 
     def table() -> None:
+        learners = learners_of(cluster)
         columns = [
             Column("NODE"),
             Column("STATE"),
@@ -371,7 +384,7 @@ def show(run: Invocation, cluster: DevCluster) -> None:
             Column("ENDPOINT"),
         ]
         rows = [
-            [node["name"], node["state"], _role(node, leader), node["pid"], node["endpoint"]]
+            [node["name"], node["state"], _role(node, leader, learners), node["pid"], node["endpoint"]]
             for node in nodes
         ]
         print_table(columns, rows)
@@ -379,10 +392,12 @@ def show(run: Invocation, cluster: DevCluster) -> None:
     run.output.data({"nodes": nodes, "leader": leader}, table)
 
 
-def _role(node: dict[str, Any], leader: str | None) -> str | None:
+def _role(node: dict[str, Any], leader: str | None, learners: set[str]) -> str | None:
     if node["state"] != "running" or leader is None:
         return None
-    return "leader" if node["name"] == leader else "follower"
+    if node["name"] == leader:
+        return "leader"
+    return "learner" if node["name"] in learners else "follower"
 
 
 def tell(run: Invocation, cluster: DevCluster, member: Member, message: str) -> None:

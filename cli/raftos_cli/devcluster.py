@@ -6,6 +6,8 @@
         n1/member.json   the configuration of one daemon
         n1/member.log    its stdout and stderr
         n1/data/         its journal and its state
+        n4/joining.json  a member that has not joined yet (joining.py)
+        n4-ID/           what a member left that was removed
 
 Rules. A process is ours only if its pid, its start time and its command line all match the record, so
 that a pid the system has given to somebody else is never signalled. Ids are minted once; addresses are
@@ -34,7 +36,8 @@ import psutil
 from raftos.config import Config, Voter
 from raftos.errors import Conflict, InvalidInput, NotFound, StartupError
 
-State = Literal["running", "paused", "dead"]
+State = Literal["running", "paused", "dead", "removed"]
+"""`removed`: it does not run, and would not start again, as it belongs to the cluster no more."""
 
 FORMAT = 1
 RECORD = "cluster.json"
@@ -57,6 +60,14 @@ class Member(msgspec.Struct):
     peer_port: int
     pid: int | None = None
     started_s: float | None = None
+    joined: bool = False
+    """It came later: the cluster tells it who votes."""
+    removed: bool = False
+    """The others went on without it (`dev recover`), and it may not know."""
+
+    @property
+    def number(self) -> int:
+        return int(self.name.removeprefix("n"))
 
     @property
     def endpoint(self) -> str:
@@ -70,6 +81,8 @@ class Record(msgspec.Struct):
     cluster_id: str
     members: list[Member]
     format: int = FORMAT
+    left: list[str] = []
+    """The folders of members that were removed."""
 
 
 class DevCluster:
@@ -137,11 +150,61 @@ class DevCluster:
 
     def member(self, number: int) -> Member:
         """The member with a 1-based number. Raises InvalidInput."""
-        if 1 <= number <= len(self.members):
-            return self.members[number - 1]
-        raise InvalidInput(
-            f"there is no member {number}; this dev cluster has members 1 to {len(self.members)}"
-        )
+        for member in self.members:
+            if member.number == number:
+                return member
+        numbers = [member.number for member in self.members]
+        if numbers == list(range(1, len(numbers) + 1)):
+            known = f"1 to {len(numbers)}"
+        else:
+            known = ", ".join(map(str, numbers))
+        raise InvalidInput(f"there is no member {number}; this dev cluster has members {known}")
+
+    def named(self, name: str) -> Member:
+        return next(member for member in self.members if member.name == name)
+
+    @property
+    def active(self) -> list[Member]:
+        """Those that belong to the cluster and have joined it."""
+        return [each for each in self.members if not self.is_removed(each) and not self.is_joining(each)]
+
+    def is_removed(self, member: Member) -> bool:
+        """Whether it was removed from the cluster, as its daemon wrote down when it was told."""
+        return member.removed or (self.data_dir(member) / "removed.json").exists()
+
+    def is_joining(self, member: Member) -> bool:
+        """Whether joining was begun and has not been finished (`joining.py`)."""
+        return (self.home(member) / "joining.json").exists()
+
+    def refuse_to_start(self, member: Member) -> None:
+        """Raises Conflict for a member that would not start, with what brings it back."""
+        if self.is_removed(member):
+            raise Conflict(
+                f"{member.name} was removed from the cluster; `raftos dev rejoin {member.number}` lets it "
+                "join anew, under a new id"
+            )
+        if self.is_joining(member):
+            how = f"rejoin {member.number}" if self.data_dir(member).exists() else "add"
+            raise Conflict(f"{member.name} has not joined yet; `raftos dev {how}` finishes it")
+
+    def enter(self, member: Member) -> None:
+        """Put a new member on record, or the new id of one that joins anew."""
+        others = [each for each in self.members if each.name != member.name]
+        self.record.members = sorted([*others, member], key=lambda each: each.number)
+        self.save()
+
+    def leave(self, member: Member, *, purge: bool) -> None:
+        """Take a member off the record that was removed and has ended; its folder is kept unless `purge`."""
+        if self.home(member).exists():
+            if purge:
+                shutil.rmtree(self.home(member))
+            else:
+                kept = f"{member.name}-{member.id}"
+                self.record.left = list(dict.fromkeys([*self.record.left, kept]))
+                self.save()
+                self.home(member).rename(self.directory / kept)
+        self.record.members = [each for each in self.members if each.name != member.name]
+        self.save()
 
     def save(self) -> None:
         text = msgspec.json.format(msgspec.json.encode(self.record), indent=2).decode()
@@ -150,19 +213,19 @@ class DevCluster:
     # --- addresses ---------------------------------------------------------------------------
 
     def assign_ports(self, first_port: int | None) -> None:
-        """Give every member two ports that are free now, and write all configurations.
+        """Give every active member two ports that are free now, and write all configurations.
 
         The API ports are `first_port` and those after it if given; otherwise, and for the peer
         ports, those of the last time if still free. Raises StartupError for a taken `first_port`.
         """
         with contextlib.ExitStack() as held:
-            for offset, member in enumerate(self.members):
+            for offset, member in enumerate(self.active):
                 wanted = None if first_port is None else first_port + offset
                 member.api_port = hold_port(held, member.api_port, wanted)
-            for member in self.members:
+            for member in self.active:
                 member.peer_port = hold_port(held, member.peer_port, None)
         self.save()
-        for member in self.members:
+        for member in self.active:
             self._write_config(member)
 
     def _write_config(self, member: Member) -> None:
@@ -176,13 +239,20 @@ class DevCluster:
             secret_file=str(self.secret_file),
             voters=tuple(
                 Voter(each.id, each.name, f"{LOOPBACK}:{each.peer_port}", each.endpoint)
-                for each in self.members
+                for each in self._known_to(member)
             ),
+            joined=member.joined,
             peer_address=f"{LOOPBACK}:{member.peer_port}",
             api_address=f"{LOOPBACK}:{member.api_port}",
         )
         text = msgspec.json.format(msgspec.json.encode(config), indent=2).decode()
         write_private(self.config_file(member), text + "\n")
+
+    def _known_to(self, member: Member) -> list[Member]:
+        """The members to begin with; for one that joined later, all the others."""
+        if member.joined:
+            return [each for each in self.active if each is not member]
+        return [each for each in self.active if not each.joined]
 
     # --- processes ---------------------------------------------------------------------------
 
@@ -205,7 +275,7 @@ class DevCluster:
         process = self.process(member)
         try:
             if process is None:
-                return "dead"
+                return "removed" if self.is_removed(member) else "dead"
             return "paused" if process.status() == psutil.STATUS_STOPPED else "running"
         except psutil.NoSuchProcess:
             return "dead"
@@ -277,7 +347,7 @@ class DevCluster:
                 f"{member.name} is not running; `raftos dev restart {member.name[1:]}` starts it again"
             )
         deadline = time.monotonic() + 1.0
-        while self.state(member) not in {wanted, "dead"} and time.monotonic() < deadline:
+        while self.state(member) not in {wanted, "dead", "removed"} and time.monotonic() < deadline:
             time.sleep(POLL_S / 10)
 
     def _wait_dead(self, members: Sequence[Member], limit_s: float) -> list[Member]:
@@ -303,6 +373,8 @@ class DevCluster:
         """Delete everything the cluster keeps, and nothing else. The caller has stopped it."""
         for member in self.members:
             shutil.rmtree(self.home(member), ignore_errors=True)
+        for name in self.record.left:
+            shutil.rmtree(self.directory / name, ignore_errors=True)
         for file in (self.secret_file, self.directory / RECORD):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # Somebody else's files are in it: it stays.

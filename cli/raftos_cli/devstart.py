@@ -59,6 +59,8 @@ class Leader(msgspec.Struct, frozen=True):
 
 class Seen(msgspec.Struct, frozen=True):
     id: str
+    name: str
+    role: str | None
     state: str
     applied_index: int | None
 
@@ -79,6 +81,24 @@ def leader_of(cluster: DevCluster) -> str | None:
     return newest.leader if newest and newest.leader in running else None
 
 
+def learners_of(cluster: DevCluster) -> set[str]:
+    """The names of those that do not vote, as any member sees it; none where nobody answers."""
+    for member in cluster.members:
+        if cluster.state(member) == "running" and (answer := ask(cluster, member, "/v1/status")) is not None:
+            nodes = msgspec.json.decode(answer, type=Status).nodes
+            return {node.name for node in nodes if node.role == "learner"}
+    return set()
+
+
+def refresh_context(cluster: DevCluster) -> None:
+    """Let the context name the endpoints there are now; whichever is current stays so."""
+    before = contexts.load()
+    endpoints = tuple(member.endpoint for member in cluster.active)
+    contexts.put(CONTEXT, contexts.Context(endpoints, cluster.secret(), cluster.record.cluster))
+    if before.current not in {None, CONTEXT}:
+        contexts.put(before.current or "", before.contexts[before.current or ""])
+
+
 def bring_up(cluster: DevCluster, first_port: int | None, timeout_s: float) -> list[Member]:
     """Start all members and wait until the cluster takes writes; returns those not ready yet.
 
@@ -97,31 +117,31 @@ def bring_up(cluster: DevCluster, first_port: int | None, timeout_s: float) -> l
 
 def _bring_up(cluster: DevCluster, timeout_s: float) -> list[Member]:
     deadline = time.monotonic() + timeout_s
-    for member in cluster.members:
+    for member in cluster.active:
         cluster.spawn(member)
-    endpoints, name = tuple(cluster.endpoints), cluster.record.cluster
+    endpoints, name = tuple(member.endpoint for member in cluster.active), cluster.record.cluster
     contexts.put(CONTEXT, contexts.Context(endpoints, cluster.secret(), name))
-    if len(_not_ready(cluster, deadline, enough=1)) == len(cluster.members):
+    if len(_not_ready(cluster, deadline, enough=1)) == len(cluster.active):
         raise NotReady(
             f"no member was ready within {timeout_s:g} s; their logs are in {cluster.directory}, "
             "and --timeout gives them longer"
         )
     write_once(cluster, deadline)
-    return _not_ready(cluster, time.monotonic() + LAGGARDS_S, enough=len(cluster.members))
+    return _not_ready(cluster, time.monotonic() + LAGGARDS_S, enough=len(cluster.active))
 
 
 def _not_ready(cluster: DevCluster, deadline: float, *, enough: int) -> list[Member]:
     """Wait until so many members are ready; returns those that are not. Raises StartupError."""
     while True:
-        for member in cluster.members:
-            _refuse_ended(cluster, member)
-        late = [member for member in cluster.members if not is_ready(cluster, member)]
-        if len(cluster.members) - len(late) >= enough or time.monotonic() > deadline:
+        for member in cluster.active:
+            refuse_ended(cluster, member)
+        late = [member for member in cluster.active if not is_ready(cluster, member)]
+        if len(cluster.active) - len(late) >= enough or time.monotonic() > deadline:
             return late
         time.sleep(POLL_S)
 
 
-def _refuse_ended(cluster: DevCluster, member: Member) -> None:
+def refuse_ended(cluster: DevCluster, member: Member) -> None:
     if cluster.process(member) is None:
         raise StartupError(f"{member.name} ended while starting: {last_words(cluster.log_file(member))}")
 
@@ -152,22 +172,22 @@ def wait_until_back(cluster: DevCluster, member: Member, timeout_s: float) -> bo
     """
     deadline = time.monotonic() + timeout_s
     while ask(cluster, member, "/livez") is None:
-        _refuse_ended(cluster, member)
+        refuse_ended(cluster, member)
         if time.monotonic() > deadline:
             raise NotReady(f"{member.name} runs but did not answer within {timeout_s:g} s")
         time.sleep(POLL_S)
-    running = sum(cluster.state(each) == "running" for each in cluster.members)
-    if running <= len(cluster.members) // 2:
+    running = sum(cluster.state(each) == "running" for each in cluster.active)
+    if running <= len(cluster.active) // 2:
         return False
     deadline = time.monotonic() + CATCH_UP_S
-    while not (caught_up := _has_caught_up(cluster, member)) and time.monotonic() < deadline:
+    while not (caught_up := has_caught_up(cluster, member)) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     return caught_up
 
 
-def _has_caught_up(cluster: DevCluster, member: Member) -> bool:
+def has_caught_up(cluster: DevCluster, member: Member) -> bool:
     """Ready, and seen alive by every running member with everything that is committed."""
-    running = [each for each in cluster.members if cluster.state(each) == "running"]
+    running = [each for each in cluster.active if cluster.state(each) == "running"]
     return is_ready(cluster, member) and all(_sees_caught_up(cluster, each, member) for each in running)
 
 
@@ -209,7 +229,9 @@ class Watch:
     def _changes(self) -> Iterator[str]:
         before, self.states = self.states, self._states()
         for name, state in self.states.items():
-            if state != before[name]:
+            if name not in before:
+                self.followers.append((name, Follower(self.cluster.log_file(self.cluster.named(name)))))
+            if state != before.get(name):
                 yield f"{name} is {state}"
         for name, follower in self.followers:
             yield from (f"{name}: {said}" for line in follower.fresh() if (said := alarm(line)))

@@ -31,7 +31,10 @@ HINTS: dict[str, dict[str, str]] = {
         "raftos lock": "`raftos lock show` tells who holds it",
         "raftos chat": "`raftos chat rooms` shows which rooms there are and which are archived",
         "raftos dev": "`raftos dev status` shows what runs",
+        "raftos node": "`raftos status` shows how the members are",
+        "raftos start": "`raftos node ls` lists the members",
     },
+    "busy": {"raftos": "`raftos status` shows who is joining; try again in a moment"},
     "invalid": {"raftos": "`{command} --help` shows what it takes"},
     "unauthorized": {
         "raftos": "`raftos context ls` shows whose token is sent; choose another with --context NAME"

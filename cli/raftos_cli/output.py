@@ -21,10 +21,12 @@ STYLES = {
     "alive": "green",
     "running": "green",
     "leader": "bold",
+    "joining": "yellow",
     "paused": "yellow",
     "unreachable": "yellow",
     "down": "red",
     "dead": "red",
+    "removed": "red",
 }
 GAP = 2
 PIPE_COLUMNS = 10_000

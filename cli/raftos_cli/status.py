@@ -126,9 +126,20 @@ def remarks(value: dict[str, Any]) -> list[str]:
     troubled = [node for node in value["nodes"] if node.get("trouble")]
     said = [f"{node['name']}: {node['trouble']}" for node in troubled]
     said += [f"{alarm['alarm']}: {alarm['message']} (`raftos quota ls`)" for alarm in value["alarms"]]
+    said += [sentence for node in value["nodes"] if (sentence := _half_way(node))]
     if value["leader"] is None:
         said.append("Nobody leads: a majority of the members has to run and see each other.")
     return said
+
+
+def _half_way(node: dict[str, Any]) -> str | None:
+    """What a member is between two states, if it is."""
+    name = node["name"]
+    if node["role"] == "none" and node["state"] == "joining":
+        return f"{name} has not joined yet: start it again there, or `raftos node remove {name}`."
+    if node["role"] != "none" and name == node["id"] and not node["endpoint"]:
+        return f"{name} has a place in the cluster, but never said its name: start it, or remove it."
+    return None
 
 
 def _row(node: dict[str, Any]) -> list[Any]:

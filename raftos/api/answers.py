@@ -53,9 +53,14 @@ class Outlet(Protocol):
 
 
 class StreamAnswer(Answer, kw_only=True):
-    """A response whose body `run` writes, piece by piece, until it returns."""
+    """A response whose body `run` writes, piece by piece, until it returns.
+
+    Without `size_bytes` the body is of unknown length, and `run` writes chunks. With it, `run` writes just so
+    many bytes; where it cannot, it raises ConnectionResetError.
+    """
 
     run: Callable[[Outlet], Awaitable[None]]
+    size_bytes: int | None = None
 
 
 def json_answer(value: Any, status: int = 200) -> Answer:

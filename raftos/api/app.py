@@ -24,6 +24,7 @@ from raftos.api.domains import Handler
 from raftos.api.health import Readyz, livez
 from raftos.api.metrics import Metrics
 from raftos.api.openapi import OpenApi
+from raftos.api.snapshots import SnapshotRoute
 from raftos.api.streams import Streams
 from raftos.errors import Fault, NotFound, RaftosError
 from raftos.member import Member
@@ -45,6 +46,11 @@ def routes_of(member: Member, metrics: Metrics, streams: Streams) -> dict[str, d
         "/v1/status": {"GET": cluster.status},
         "/v1/leader": {"GET": cluster.leader},
         "/v1/leader/transfer": {"POST": cluster.transfer},
+        "/v1/cluster/members": {"GET": cluster.members},
+        "/v1/cluster/join": {"POST": cluster.join},
+        "/v1/cluster/promote": {"POST": cluster.promote},
+        "/v1/cluster/remove": {"POST": cluster.remove},
+        "/v1/snapshot": {"GET": SnapshotRoute(member)},
         "/v1/batch": {"POST": BatchRoute(member)},
         "/v1/events": {"GET": streams},
         "/v1/beacons": {"GET": beacons.list, "POST": beacons.announce},

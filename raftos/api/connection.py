@@ -195,13 +195,16 @@ class Connection(asyncio.Protocol):
         self._transport.close()
 
     async def _stream(self, answer: StreamAnswer) -> None:
-        """Send a body of unknown length, the last thing on this connection."""
+        """Send a body piece by piece, the last thing on this connection."""
         self._ending = True
         transport = self._transport
-        transport.write(render_head(answer, "Transfer-Encoding: chunked\r\n", last=True))
+        chunked = answer.size_bytes is None
+        framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {answer.size_bytes}"
+        transport.write(render_head(answer, f"{framing}\r\n", last=True))
         with suppress(ConnectionResetError):  # Then there is nobody to say anything to.
             await answer.run(_Body(transport, self._writable))
-        transport.write(b"0\r\n\r\n")
+        if chunked:
+            transport.write(b"0\r\n\r\n")
         transport.close()
         # What is still buffered goes out after closing, but not to a reader that takes nothing.
         asyncio.get_running_loop().call_later(STALLED_S, transport.abort)

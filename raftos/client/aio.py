@@ -23,6 +23,7 @@ from raftos.client.lock import AsyncLocks
 from raftos.client.members import AsyncMembers
 from raftos.client.pool import Request
 from raftos.client.quota import AsyncQuota
+from raftos.client.snapshot import AsyncSnapshot
 from raftos.client.status import Status, decode_status
 from raftos.errors import RaftosError
 from raftos.state.command import Command, Query
@@ -65,6 +66,7 @@ class AsyncClient:
         self.leader = AsyncLeader(self._core)
         self.quota = AsyncQuota(self._core)
         self.beacons = AsyncBeacons(self._core)
+        self.snapshot = AsyncSnapshot(self._core)
 
     async def status(self) -> Status:
         """The cluster as one live member sees it, every member listed."""

@@ -71,6 +71,11 @@ class Stream(asyncio.Protocol):
         content_type = self._headers.get(b"content-type", b"").decode("latin-1")
         return Answer(self._parser.get_status_code(), body, content_type, None)
 
+    def header(self, name: bytes) -> str | None:
+        """A header of the response, by its name in lower case; None where it has none."""
+        value = self._headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
     def abort(self) -> None:
         """Drop the connection at once; a `read` that waits ends with Broken."""
         self._transport.abort()

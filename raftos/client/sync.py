@@ -29,6 +29,7 @@ from raftos.client.leader import AsyncLeader
 from raftos.client.lock import TTL_S, AsyncLock, AsyncLocks
 from raftos.client.members import AsyncMembers
 from raftos.client.quota import AsyncQuota
+from raftos.client.snapshot import AsyncSnapshot
 from raftos.client.status import Status
 from raftos.errors import InvalidInput, RaftosError
 from raftos.state.command import Command, Query
@@ -409,6 +410,10 @@ class Members(_Blocking):
     """`client.members`."""
 
     list = _blocking(AsyncMembers.list)
+    show = _blocking(AsyncMembers.show)
+    add = _blocking(AsyncMembers.add)
+    promote = _blocking(AsyncMembers.promote)
+    remove = _blocking(AsyncMembers.remove)
 
 
 class Leader(_Blocking):
@@ -430,6 +435,12 @@ class Beacons(_Blocking):
 
     announce = _blocking(AsyncBeacons.announce)
     list = _blocking(AsyncBeacons.list)
+
+
+class Snapshot(_Blocking):
+    """`client.snapshot`."""
+
+    save = _blocking(AsyncSnapshot.save)
 
 
 class Client:
@@ -476,6 +487,10 @@ class Client:
     @property
     def beacons(self) -> Beacons:
         return Beacons(self, self._background, self._client.beacons)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self, self._background, self._client.snapshot)
 
     def status(self) -> Status:
         """The cluster as one live member sees it, every member listed."""

@@ -4,8 +4,13 @@ A `MemoryCluster` holds one `MemoryConsensus` for each member, every one with a 
 own. A proposal becomes one entry, stamped with the wall clock, and is applied at once to every
 member that is not cut off. Nothing is durable beyond what the machines keep.
 
+Membership changes as under the driver, by the rules of `configuration.py`; a member that was let in has a
+part in it from the moment its machine joins (`join`), and one that is to vote does so at once. A snapshot is
+all entries, as bytes.
+
 What can go wrong can be ordered: `cut(member)` takes a member away, `outcome_unknown` applies and
-then pretends that the answer was lost, `delay_s` makes agreement slow, `trouble` is a full disk.
+then pretends that the answer was lost, `delay_s` makes agreement slow, `trouble` is a full disk,
+`changing` is another change of the membership under way.
 """
 
 from __future__ import annotations
@@ -13,9 +18,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from typing import Self
+
+import msgspec
 
 from raftos.consensus.base import Handler, Role, Status
-from raftos.errors import Conflict, InvalidInput, NoQuorum, NotReady, OutcomeUnknown, Unreachable
+from raftos.consensus.configuration import Add, Change, Configuration, Peer, Remove, Standing, changed
+from raftos.errors import Busy, Conflict, InvalidInput, NoQuorum, NotReady, OutcomeUnknown, Unreachable
 from raftos.state.command import encode_entry
 from raftos.state.machine import Machine
 
@@ -25,6 +34,9 @@ class MemoryCluster:
 
     def __init__(self) -> None:
         self.members: dict[str, MemoryConsensus] = {}
+        self.configuration = Configuration(())
+        self.configuration_index = 0
+        self.changing = False
         self.leader_id: str | None = None
         self.term = 1
         self.delay_s = 0.0
@@ -33,16 +45,47 @@ class MemoryCluster:
         self._cut: set[str] = set()
 
     def join(self, member_id: str, machine: Machine) -> MemoryConsensus:
-        """A new voter over its own, empty or equally far, machine."""
-        member = MemoryConsensus(machine, member_id, cluster=self)
-        self.leader_id = self.leader_id or member_id
-        return member
+        """A member over its own, empty or equally far, machine: a voter, unless let in as a learner."""
+        return MemoryConsensus(machine, member_id, cluster=self)
+
+    def admit(self, member: MemoryConsensus) -> None:
+        """A port of this cluster is there: it leads if nobody does, and catches up if it was let in."""
+        self.members[member.member_id] = member
+        if (peer := self.configuration.peer(member.member_id)) is None:
+            self._put(Peer(member.member_id, ""))
+        else:
+            member.apply(self.entries)
+            if peer.standing == Standing.JOINING:
+                self._put(Peer(peer.id, peer.address))
+        self.leader_id = self.leader_id or member.member_id
+
+    def change(self, change: Change, index: int) -> int:
+        """Change the configuration; the index from which it is in force. Raises as `Consensus.change`."""
+        after = changed(self.configuration, change)
+        if after == self.configuration:
+            return self.configuration_index
+        if self.changing:
+            raise Busy("another change of the membership is under way; try again in a moment")
+        if isinstance(change, Remove) and change.id == self.leader_id:
+            raise Conflict("the leader cannot be removed; hand leadership over first")
+        if not isinstance(change, Add) and not self._is_majority(after.voters):
+            raise Conflict("it would leave no majority of voters that can be reached")
+        self.configuration, self.configuration_index = after, index
+        return index
+
+    def _put(self, peer: Peer) -> None:
+        others = [other for other in self.configuration.peers if other.id != peer.id]
+        peers = tuple(sorted([*others, peer], key=lambda each: each.id))
+        self.configuration = Configuration(peers, self.configuration.removed)
+
+    def _is_majority(self, voters: Sequence[str]) -> bool:
+        return 2 * sum(voter in voters for voter in self.heard()) > len(voters)
 
     def cut(self, member_id: str) -> None:
         """Nobody hears this member any more; if it led, the next one that is heard leads."""
         self._cut.add(member_id)
         if member_id == self.leader_id:
-            self.elect(next(iter(self.heard()), None))
+            self.elect(next(iter(self.electable()), None))
 
     def heal(self, member_id: str) -> None:
         """The member is heard again and catches up."""
@@ -58,11 +101,15 @@ class MemoryCluster:
             member.announce_role()
 
     def heard(self) -> list[str]:
-        return [name for name in self.members if name not in self._cut]
+        """Members that take part: neither cut off nor removed."""
+        gone = {*self._cut, *self.configuration.removed}
+        return [name for name in self.members if name not in gone]
+
+    def electable(self) -> list[str]:
+        return [name for name in self.heard() if name in self.configuration.voters]
 
     def has_quorum(self, member_id: str) -> bool:
-        heard = self.heard()
-        return member_id in heard and 2 * len(heard) > len(self.members)
+        return member_id in self.heard() and self._is_majority(self.configuration.voters)
 
     def agree(self, requests: Sequence[bytes], time_ms: int) -> list[bytes]:
         """Append one entry and apply it wherever it is heard; its results."""
@@ -82,13 +129,13 @@ class MemoryConsensus:
         self.trouble: str | None = None
         self.barriers = 0
         self.proposals = 0
+        self.held_snapshots = 0
         self.cluster = cluster or MemoryCluster()
-        self.cluster.leader_id = self.cluster.leader_id or member_id
-        self.cluster.members[member_id] = self
         self._first_index = machine.applied_index
         self.handler: Handler | None = None
         self._role_listeners: list[Callable[[Role, int], None]] = []
         self._applied_listeners: list[Callable[[int], None]] = []
+        self.cluster.admit(self)
 
     async def propose(self, requests: Sequence[bytes], deadline: float) -> list[bytes]:
         self.proposals += 1
@@ -110,14 +157,27 @@ class MemoryConsensus:
     async def transfer(self, target_id: str | None, deadline: float) -> str:
         self._require_quorum()
         await self._delay(deadline)
-        others = [name for name in self.cluster.heard() if name != self.cluster.leader_id]
+        others = [name for name in self.cluster.electable() if name != self.cluster.leader_id]
         target = target_id or next(iter(others), self.member_id)
-        if target not in self.cluster.members:
+        if target not in self.cluster.configuration.voters:
             raise InvalidInput(f"{target!r} is not a voter; `raftos node ls` lists the members")
         if target not in self.cluster.heard():
             raise Conflict(f"{target} is not connected; the leader is unchanged")
         self.cluster.elect(target)
         return target
+
+    async def change(self, change: Change, deadline: float) -> int:
+        self._require_quorum()
+        if isinstance(change, Add) and not change.address:
+            raise InvalidInput("a new member needs an address, host:port, at which it is to be found")
+        await self._delay(deadline)
+        return self.cluster.change(change, self.machine.applied_index)
+
+    async def snapshot(self, deadline: float) -> MemorySnapshot:
+        if self.trouble:
+            raise NotReady(self.trouble)
+        await self._delay(deadline)
+        return MemorySnapshot(self)
 
     async def ask(self, member_id: str, body: bytes, timeout_s: float) -> bytes:
         peer = self.cluster.members.get(member_id)
@@ -155,7 +215,9 @@ class MemoryConsensus:
             applied_index=applied,
             last_index=applied,
             synced_index=applied,
-            voters=tuple(self.cluster.members),
+            voters=self.cluster.configuration.voters,
+            learners=self.cluster.configuration.learners,
+            removed=self.cluster.configuration.removed,
             connected=tuple(name for name in heard if name != self.member_id),
             has_quorum=self.cluster.has_quorum(self.member_id),
             trouble=self.trouble,
@@ -169,6 +231,8 @@ class MemoryConsensus:
 
     @property
     def role(self) -> Role:
+        if self.member_id in self.cluster.configuration.learners:
+            return Role.LEARNER
         return Role.LEADER if self.cluster.leader_id == self.member_id else Role.FOLLOWER
 
     def announce_role(self) -> None:
@@ -196,3 +260,23 @@ class MemoryConsensus:
             await asyncio.sleep(max(left_s, 0))
             raise NoQuorum("no agreement before the deadline; nothing was proposed")
         await asyncio.sleep(self.cluster.delay_s)
+
+
+class MemorySnapshot:
+    """All entries as bytes, counted by its member while it is held."""
+
+    def __init__(self, member: MemoryConsensus) -> None:
+        self._member = member
+        self.index = member.machine.applied_index
+        self._content = msgspec.msgpack.encode(member.cluster.entries)
+        self.size_bytes = len(self._content)
+        member.held_snapshots += 1
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._content[offset : offset + size]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._member.held_snapshots -= 1

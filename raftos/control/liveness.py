@@ -4,9 +4,10 @@
 |----------|-----------------------------|----------------------------|---------------------------------|
 | alive    | -                           | mark down                  | mark down                       |
 | down     | mark alive                  | -                          | -                               |
+| joining  | -                           | -                          | -                               |
 
 Nobody is marked down before the leader has led for one full lease: what it did not hear while it was no
-leader says nothing. Coming back is recorded at once.
+leader says nothing. Coming back is recorded at once. Who is joining registers itself when it starts.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ def plan(view: View) -> list[Command]:
 
 
 def _plan_one(view: View, member_id: str, member: Liveness) -> Command | None:
+    if member.state == "joining":
+        return None
     heard = member.heard_ms_ago is not None and member.heard_ms_ago < view.down_after_ms
     if member.state == "down":
         return members.Mark(member_id, state="alive", expect_state="down") if heard else None

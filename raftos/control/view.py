@@ -15,7 +15,7 @@ import msgspec
 from raftos.state.command import Command, Query
 from raftos.state.domains import members
 
-State = Literal["alive", "down"]
+State = Literal["joining", "alive", "down"]
 
 
 class Liveness(msgspec.Struct, frozen=True):
@@ -35,6 +35,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """The lease: a member not heard from for this long is down."""
     members: Mapping[str, Liveness] = {}
     """By member id."""
+    removed: frozenset[str] = frozenset()
+    """The ids that consensus has removed."""
     due: tuple[Command, ...] = ()
     """What the domains want done by now."""
 
@@ -65,6 +67,7 @@ async def gather(
     now_ms: int,
     leading_ms: int,
     down_after_ms: int,
+    removed: Iterable[str] = (),
 ) -> View:
     """The view at cluster time `now_ms`; `query` and `due` read this member's state and raise RaftosError."""
     known: members.Members = await query(members.List())
@@ -72,5 +75,6 @@ async def gather(
         leading_ms=leading_ms,
         down_after_ms=down_after_ms,
         members={member.id: Liveness(member.state, heard_ms_ago(member.id)) for member in known.items},
+        removed=frozenset(removed),
         due=tuple(await due(now_ms)),
     )

@@ -117,6 +117,7 @@ class Background:
             now_ms=self._member.consensus.cluster_time_ms(),
             leading_ms=leading_ms,
             down_after_ms=self._member.config.down_after_ms,
+            removed=self._member.consensus.status().removed,
         )
 
     async def _query(self, query: Query) -> Any:

@@ -2,6 +2,8 @@
 
     python -m raftos --config FILE
 
+(`offline.py` has the commands that work on files instead.)
+
 Order of a start: data directory (lock, identity), API port, state, consensus, API. Everything that can
 refuse early does so before a byte is written, with one sentence on stderr and exit code 1. A stop
 (SIGTERM, SIGINT) is the reverse: background work, the requests at hand, leadership, consensus, state.
@@ -36,6 +38,7 @@ from raftos.consensus.driver import Driver
 from raftos.consensus.opening import open_data
 from raftos.errors import Fault, RaftosError
 from raftos.member import Member
+from raftos.node import offline
 from raftos.node.background import Background
 from raftos.node.directory import DataDirectory, read_secret
 from raftos.node.logs import configure_logs
@@ -51,13 +54,18 @@ _log = structlog.get_logger(__name__)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one member until it is told to stop. Returns the exit code."""
+    """Run one member until it is told to stop, or work on its files. Returns the exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and words[0] in offline.WORDS:
+        return offline.main(words)
     parser = argparse.ArgumentParser(
-        prog="python -m raftos", description="Run one member of a raftos cluster."
+        prog="python -m raftos",
+        description="Run one member of a raftos cluster.",
+        epilog="Beside it: `python -m raftos snapshot --help`, `python -m raftos recover --help`.",
     )
     parser.add_argument("--config", required=True, type=Path, help="the member's configuration, a JSON file")
     try:
-        config = load(parser.parse_args(arguments).config)
+        config = load(parser.parse_args(words).config)
         configure_logs(config.log_level, config.name)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         _allow_many_connections()

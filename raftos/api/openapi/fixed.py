@@ -21,15 +21,18 @@ from raftos.api.openapi.operations import (
     operation,
 )
 from raftos.api.openapi.schemas import FOLDER, Catalogue, Schema
+from raftos.api.snapshots import CONTENT_TYPE as SNAPSHOT
 from raftos.beacons import MAX_TEXT_BYTES
 from raftos.errors import ErrorBody
 from raftos.member import LeaderView, StatusView
+from raftos.membership import Changed, Join, Membership, PromoteMember, RemoveMember
 from raftos.state.domains import COMMANDS, QUERIES
 
 EVENT_STREAM = "text/event-stream"
 
 TAGS = {
     "cluster": "The cluster itself: who is in it, and who leads.",
+    "snapshot": "The whole state as one file.",
     "batch": "Many commands and queries in one request.",
     "events": "What changes, as it changes.",
     "beacons": "Soft state that lives as long as it is announced: presence, typing.",
@@ -41,6 +44,11 @@ KINDS: tuple[type[msgspec.Struct], ...] = (
     StatusView,
     LeaderView,
     Transfer,
+    Membership,
+    Join,
+    PromoteMember,
+    RemoveMember,
+    Changed,
     Announce,
     Announced,
     BeaconList,
@@ -52,6 +60,8 @@ def operations(catalogue: Catalogue) -> dict[tuple[str, str], Schema]:
     """By method and path."""
     return {
         **_cluster(catalogue),
+        **_membership(catalogue),
+        **_snapshot(),
         **_batch(),
         **_events(),
         **_beacons(catalogue),
@@ -87,6 +97,76 @@ def _cluster(catalogue: Catalogue) -> dict[tuple[str, str], Schema]:
             parameters=[TIMEOUT],
             requestBody=body(catalogue[Transfer], {"target": None}),
         ),
+    }
+
+
+_CHANGE_ERRORS = (400, 401, 403, 404, 409, 413, 415, 429, 500, 503, 504)
+"""What a change of the membership can meet."""
+
+
+def _membership(catalogue: Catalogue) -> dict[tuple[str, str], Schema]:
+    joining = {
+        "id": "83d0c5f0a1b2c3d4",
+        "name": "n4",
+        "peer_address": "127.0.0.1:4104",
+        "endpoint": "http://127.0.0.1:4004",
+        "role": "voter",
+    }
+    changed = {"id": "83d0c5f0a1b2c3d4", "name": "n4", "role": "voter", "changed": True}
+    return {
+        ("GET", "/v1/cluster/members"): operation(
+            "cluster",
+            "cluster_members",
+            "Who belongs to the cluster, who votes, and where to find them. As agreed; whether each answers "
+            "now is `/v1/status`.",
+            answered(catalogue[Membership]),
+            (400, 401, 403, 500, 503),
+            parameters=[TIMEOUT],
+        ),
+        ("POST", "/v1/cluster/join"): operation(
+            "cluster",
+            "cluster_join",
+            "Let a new member in. It is sent the log once its daemon runs, and votes once it has caught up. "
+            "The answer says where the others are. Asked again, it answers again.",
+            answered(catalogue[Membership]),
+            _CHANGE_ERRORS,
+            parameters=[TIMEOUT],
+            requestBody=body(catalogue[Join], joining),
+        ),
+        ("POST", "/v1/cluster/promote"): operation(
+            "cluster",
+            "cluster_promote",
+            "Let a learner vote. Asked again, it changes nothing.",
+            answered(catalogue[Changed], changed),
+            _CHANGE_ERRORS,
+            parameters=[TIMEOUT],
+            requestBody=body(catalogue[PromoteMember], {"target": "n4"}),
+        ),
+        ("POST", "/v1/cluster/remove"): operation(
+            "cluster",
+            "cluster_remove",
+            "Send a member away for good. The leader hands over first. Refused where it would leave no "
+            "majority that can be reached. Asked again, it changes nothing.",
+            answered(catalogue[Changed], {**changed, "role": "none"}),
+            _CHANGE_ERRORS,
+            parameters=[TIMEOUT],
+            requestBody=body(catalogue[RemoveMember], {"target": "n4"}),
+        ),
+    }
+
+
+def _snapshot() -> dict[tuple[str, str], Schema]:
+    file = answered({"type": "string", "format": "binary"}, media=SNAPSHOT)
+    return {
+        ("GET", "/v1/snapshot"): operation(
+            "snapshot",
+            "snapshot",
+            "The whole state of this member as one file. Up to 4 may be read from one member at once. "
+            "`raftos snapshot save` writes and checks it.",
+            file,
+            (400, 401, 403, 429, 500, 503),
+            parameters=[CONSISTENCY, TIMEOUT],
+        )
     }
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from raftos.config import load
 from raftos.errors import Conflict, InvalidInput, NotFound, StartupError
-from raftos_cli.devcluster import LOOPBACK, PORTS, DevCluster, hold_port
+from raftos_cli.devcluster import LOOPBACK, PORTS, DevCluster, Member, hold_port
+from raftos_cli.joining import Home
 
 
 @pytest.fixture
@@ -102,6 +103,65 @@ def test_a_member_that_does_not_exist_is_bad_input(cluster: DevCluster, number: 
     """The sentence says which there are."""
     with pytest.raises(InvalidInput, match="members 1 to 3"):
         cluster.member(number)
+
+
+def grown(cluster: DevCluster) -> Member:
+    """A fourth member, on record and with a configuration, as if it had joined."""
+    plan = Home(cluster.directory / "n4", cluster.secret_file).begin("n4", "voter")
+    member = Member(plan.id, "n4", plan.api_port, plan.peer_port, joined=True)
+    cluster.enter(member)
+    return member
+
+
+def test_a_member_that_has_not_joined_is_no_part_of_a_start(cluster: DevCluster) -> None:
+    """It has no configuration yet; a restart of it alone says how it gets one."""
+    member = grown(cluster)
+    assert [each.name for each in cluster.members] == ["n1", "n2", "n3", "n4"]
+    assert [each.name for each in cluster.active] == ["n1", "n2", "n3"]
+    cluster.assign_ports(None)
+    assert not cluster.config_file(member).exists()
+    with pytest.raises(Conflict, match="dev add"):
+        cluster.refuse_to_start(member)
+
+
+def test_a_member_that_joined_knows_the_others_and_is_no_initial_voter(cluster: DevCluster) -> None:
+    """The configurations of a second start: the first three begin with each other, the fourth finds them."""
+    member = grown(cluster)
+    (cluster.home(member) / "joining.json").unlink()
+    cluster.assign_ports(None)
+    for each in cluster.members:
+        config = load(cluster.config_file(each))
+        assert [voter.name for voter in config.voters] == ["n1", "n2", "n3"]
+        assert config.joined is (each is member)
+    assert DevCluster.open(cluster.directory).record == cluster.record
+
+
+def test_a_removed_member_is_shown_so_and_is_not_started(cluster: DevCluster) -> None:
+    """Its daemon wrote down what it was told; the sentence names what brings it back."""
+    first, second, _ = cluster.members
+    cluster.data_dir(first).mkdir(parents=True)
+    (cluster.data_dir(first) / "removed.json").write_text("{}")
+    second.removed = True
+    assert [cluster.state(each) for each in cluster.members] == ["removed", "removed", "dead"]
+    assert [each.name for each in cluster.active] == ["n3"]
+    with pytest.raises(Conflict, match="raftos dev rejoin 1"):
+        cluster.refuse_to_start(first)
+
+
+@pytest.mark.parametrize("purge", [False, True])
+def test_a_member_that_left_makes_room_for_its_name(cluster: DevCluster, purge: bool) -> None:
+    """Its folder is kept under another name, or deleted; purging the cluster takes that too."""
+    member = cluster.members[1]
+    cluster.leave(member, purge=purge)
+    again = DevCluster.open(cluster.directory)
+    assert [each.name for each in again.members] == ["n1", "n3"]
+    assert not again.home(member).exists()
+    assert (again.directory / f"n2-{member.id}").exists() is not purge
+    with pytest.raises(InvalidInput, match="members 1, 3"):
+        again.member(2)
+    again.leave(member, purge=purge)
+    again.purge()
+    assert not again.directory.exists()
 
 
 def test_a_directory_with_other_files_is_not_taken_over(tmp_path: Path) -> None:

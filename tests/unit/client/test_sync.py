@@ -24,6 +24,7 @@ from raftos.client.leader import AsyncLeader
 from raftos.client.lock import AsyncLocks
 from raftos.client.members import AsyncMembers
 from raftos.client.quota import AsyncQuota
+from raftos.client.snapshot import AsyncSnapshot
 from raftos.errors import Conflict, InvalidInput, NotFound, OutcomeUnknown, Unreachable
 
 pytestmark = pytest.mark.timeout(30)
@@ -55,6 +56,7 @@ def test_the_verbs_work_without_an_event_loop(cluster: list[str]) -> None:
         (sync.Members, AsyncMembers),
         (sync.Leader, AsyncLeader),
         (sync.Quota, AsyncQuota),
+        (sync.Snapshot, AsyncSnapshot),
         (sync.Beacons, AsyncBeacons),
         (sync.Client, AsyncClient),
     ],

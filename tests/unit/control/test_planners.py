@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from raftos.control import liveness, upkeep
+from raftos.control import liveness, membership, upkeep
 from raftos.control.view import LastHeard, Liveness, View
 from raftos.state.domains import kv, members
 
@@ -32,10 +32,15 @@ ALIVE = [members.Mark("m-1", state="alive", expect_state="down")]
         ("down", LEASE_MS, 60_000, []),
         ("down", LEASE_MS - 1, 60_000, ALIVE),
         ("down", 0, 0, ALIVE),
+        ("joining", None, 60_000, []),
+        ("joining", 0, 60_000, []),
     ],
 )
 def test_liveness_follows_what_the_leader_hears_but_not_before_a_full_lease(
-    state: Literal["alive", "down"], heard_ms_ago: int | None, leading_ms: int, commands: list[members.Mark]
+    state: Literal["joining", "alive", "down"],
+    heard_ms_ago: int | None,
+    leading_ms: int,
+    commands: list[members.Mark],
 ) -> None:
     """Down after one lease of silence and of leading; back at once."""
     view = View(leading_ms=leading_ms, down_after_ms=LEASE_MS, members={"m-1": Liveness(state, heard_ms_ago)})
@@ -49,6 +54,13 @@ def test_liveness_plans_for_each_member_by_itself() -> None:
         leading_ms=LEASE_MS, down_after_ms=LEASE_MS, members={"m-3": silent, "m-2": heard, "m-1": silent}
     )
     assert [getattr(command, "id", "") for command in liveness.plan(view)] == ["m-1", "m-3"]
+
+
+def test_the_names_of_removed_members_are_forgotten() -> None:
+    """Those that consensus removed and the state still knows, in the order of their ids; no others."""
+    known = dict.fromkeys(("m-3", "m-2", "m-1"), Liveness("alive", 0))
+    view = View(leading_ms=0, down_after_ms=LEASE_MS, members=known, removed=frozenset({"m-3", "m-1", "m-9"}))
+    assert membership.plan(view) == [members.Forget("m-1"), members.Forget("m-3")]
 
 
 def test_upkeep_proposes_what_the_domains_want() -> None:

@@ -11,7 +11,7 @@ from raftos.state.command import Command, Ok, Rejected
 from raftos.state.domains import members, validate
 from tests.unit.state.feeder import START_MS, Feeder
 
-State = Literal["alive", "down"]
+Marking = Literal["alive", "down"]
 
 
 def register(member_id: str = "m-1", name: str = "n1", version: str = "1.0") -> members.Register:
@@ -48,10 +48,78 @@ def test_a_name_belongs_to_one_member(feeder: Feeder) -> None:
     assert [member.id for member in feeder.ask(members.List()).items] == ["m-2", "m-1"]
 
 
+def announce(member_id: str = "m-1", name: str = "n1") -> members.Announce:
+    return members.Announce(member_id, name, "http://127.0.0.1:1", "127.0.0.1:2")
+
+
+def bring(feeder: Feeder, state: str | None) -> None:
+    """Bring member m-1 into a state of the table."""
+    steps: dict[str | None, list[Command]] = {
+        None: [],
+        "joining": [announce()],
+        "alive": [register()],
+        "down": [register(), members.Mark("m-1", state="down", expect_state="alive")],
+        "removed": [register(), members.Forget("m-1")],
+    }
+    for step in steps[state]:
+        feeder.ok(step)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "command", "outcome"),
+    [
+        (None, announce(), "joining"),
+        ("joining", announce(), "joining"),
+        ("alive", announce(), "alive"),
+        ("down", announce(), "down"),
+        ("removed", announce(), "conflict"),
+        (None, register(), "alive"),
+        ("joining", register(), "alive"),
+        ("alive", register(), "alive"),
+        ("down", register(), "alive"),
+        ("removed", register(), "conflict"),
+        (None, members.Forget("m-1"), "removed"),
+        ("joining", members.Forget("m-1"), "removed"),
+        ("alive", members.Forget("m-1"), "removed"),
+        ("down", members.Forget("m-1"), "removed"),
+        ("removed", members.Forget("m-1"), "removed"),
+    ],
+)
+def test_every_other_command_follows_the_life_cycle_too(
+    feeder: Feeder, recorded: str | None, command: Command, outcome: str
+) -> None:
+    """The table of the domain's essay, line by line."""
+    bring(feeder, recorded)
+    [result] = feeder.do(command)
+    if isinstance(result, Rejected):
+        assert result.code == outcome
+    elif outcome == "removed":
+        assert [gone.id for gone in feeder.ask(members.ListRemoved()).items] == ["m-1"]
+        assert feeder.ask(members.List()).items == []
+    else:
+        assert feeder.ask(members.Get(id="m-1")).state == outcome
+
+
+def test_a_forgotten_name_is_free_and_the_latest_are_remembered(
+    feeder: Feeder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The id is not free for as long as it is remembered, and so many are."""
+    monkeypatch.setattr(members, "MAX_REMOVED", 3)
+    for number in range(5):
+        feeder.now_ms += 1
+        feeder.do(announce(f"m-{number}"), members.Forget(f"m-{number}"))
+    gone = feeder.ask(members.ListRemoved()).items
+    assert [(each.id, each.name) for each in gone] == [("m-4", "n1"), ("m-3", "n1"), ("m-2", "n1")]
+    feeder.ok(announce("m-9"))
+
+
 @pytest.mark.parametrize(
     ("recorded", "state", "expect_state", "outcome"),
     [
         (None, "down", "alive", "not_found"),
+        ("removed", "down", "alive", "not_found"),
+        ("joining", "down", "alive", "conflict"),
+        ("joining", "alive", "down", "conflict"),
         ("alive", "down", "alive", "down"),
         ("alive", "alive", "down", "conflict"),
         ("down", "alive", "down", "alive"),
@@ -61,13 +129,10 @@ def test_a_name_belongs_to_one_member(feeder: Feeder) -> None:
     ],
 )
 def test_a_mark_follows_the_life_cycle(
-    feeder: Feeder, recorded: State | None, state: State, expect_state: State, outcome: str
+    feeder: Feeder, recorded: str | None, state: Marking, expect_state: Marking, outcome: str
 ) -> None:
     """The table of the domain's essay, line by line."""
-    if recorded:
-        feeder.ok(register())
-    if recorded == "down":
-        feeder.ok(members.Mark("m-1", state="down", expect_state="alive"))
+    bring(feeder, recorded)
     feeder.now_ms += 7
     [result] = feeder.do(members.Mark("m-1", state=state, expect_state=expect_state))
     if isinstance(result, Ok):
@@ -97,6 +162,10 @@ def test_registering_brings_a_member_back(feeder: Feeder) -> None:
         (register("m-1", "ñ"), InvalidInput),
         (register("m" * 257), TooLarge),
         (members.Mark("", state="down", expect_state="alive"), InvalidInput),
+        (announce(""), InvalidInput),
+        (announce("m-1", "two words"), InvalidInput),
+        (announce("m-1", "n" * 257), TooLarge),
+        (members.Forget(""), InvalidInput),
     ],
 )
 def test_a_command_outside_its_limits_is_refused(

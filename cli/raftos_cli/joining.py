@@ -1,0 +1,224 @@
+"""One member's own folder, from nothing to a member of a running cluster.
+
+    FOLDER/
+        joining.json   what was decided before anybody was asked: id, name, ports; gone once it has joined
+        member.json    the configuration of its daemon, there once it has joined
+        secret         the cluster's secret, mode 0600 (a dev cluster has one for all)
+        data/          its journal, its snapshots and its state
+        data.was-ID/   the data of the member it was before, kept for people
+
+    nothing -> joining.json -> (asked, let in) -> member.json -> joining.json is removed: joined
+    joined, to join anew -> joining.json that says whom it replaces -> (that one is removed) -> data/ moved
+        aside -> member.json removed -> as above
+
+Whatever stops in between, `finish` goes on from there: every file is written durably before the next step,
+the id never changes once it was written, and what the cluster is asked for may be asked twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from raftos.config import Config, Voter, load
+from raftos.errors import Conflict, InvalidInput, NotFound, StartupError
+from raftos_cli.devcluster import LOOPBACK, hold_port, make_private_directory
+
+if TYPE_CHECKING:
+    from raftos.client import Client
+    from raftos.client.members import Membership
+
+CONFIG = "member.json"
+PLAN = "joining.json"
+
+Role = Literal["voter", "learner"]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is to join. `replaces` is the id of the member that this folder was; its data may be deleted."""
+
+    id: str
+    name: str
+    role: Role
+    api_port: int
+    peer_port: int
+    replaces: str | None = None
+    purge: bool = False
+
+
+class Home:
+    """The folder of one member. `secret_file` belongs to others; without it the secret is kept here."""
+
+    def __init__(self, folder: Path, secret_file: Path | None = None) -> None:
+        self.folder = folder.resolve()
+        self._shared_secret = secret_file
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder / CONFIG
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def secret_file(self) -> Path:
+        return self._shared_secret or self.folder / "secret"
+
+    def config(self) -> Config | None:
+        """The configuration of the member this is; None before it has joined. Raises InvalidInput."""
+        if not self.config_file.exists():
+            return None
+        try:
+            return load(self.config_file)
+        except StartupError as error:
+            raise InvalidInput(error.message) from error
+
+    def plan(self) -> Plan | None:
+        """What was begun and not finished. Raises InvalidInput for a damaged file."""
+        file = self.folder / PLAN
+        try:
+            return msgspec.json.decode(file.read_bytes(), type=Plan)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            raise InvalidInput(f"cannot read {file}: {error}; remove it to begin anew") from error
+
+    def begin(
+        self,
+        name: str,
+        role: Role,
+        *,
+        port: int | None = None,
+        replaces: str | None = None,
+        purge: bool = False,
+    ) -> Plan:
+        """Mint an id and choose ports, durably, before anybody is asked. Raises InvalidInput."""
+        make_private_directory(self.folder)
+        if replaces is None and self.data.exists() and any(self.data.iterdir()):
+            raise InvalidInput(f"{self.data} holds data, but there is no {CONFIG}; name another folder")
+        plan = Plan(
+            id=secrets.token_hex(8),
+            name=name,
+            role=role,
+            api_port=0,
+            peer_port=0,
+            replaces=replaces,
+            purge=purge,
+        )
+        return self._with_ports(plan, port)
+
+    def _with_ports(self, plan: Plan, port: int | None = None) -> Plan:
+        """The plan with ports that are free now: its own where they are. Raises StartupError."""
+        with contextlib.ExitStack() as held:
+            api_port = hold_port(held, plan.api_port, port)
+            peer_port = hold_port(held, plan.peer_port, None)
+        settled = msgspec.structs.replace(plan, api_port=api_port, peer_port=peer_port)
+        write_durably(self.folder / PLAN, msgspec.json.encode(settled))
+        return settled
+
+    def finish(self, client: Client, token: str) -> Config:
+        """Join as planned, from wherever it stopped. Raises RaftosError."""
+        plan = self.plan()
+        assert plan is not None
+        config = self.config()
+        if config is None or config.member_id != plan.id:
+            if plan.replaces is not None:
+                self._leave_behind(client, plan, plan.replaces)
+            config = self._join(client, self._with_ports(plan), token)
+        (self.folder / PLAN).unlink()
+        return config
+
+    def _leave_behind(self, client: Client, plan: Plan, old_id: str) -> None:
+        """Remove the member that this folder was, and put its data out of the way."""
+        self.refuse_in_use()
+        with contextlib.suppress(NotFound):
+            client.members.remove(old_id, force=True)
+        if self.data.exists():
+            if plan.purge:
+                shutil.rmtree(self.data)
+            else:
+                self.data.rename(self._free_name(f"data.was-{old_id}"))
+        self.config_file.unlink(missing_ok=True)
+
+    def _free_name(self, name: str) -> Path:
+        target = self.folder / name
+        for number in range(2, 1_000):
+            if not target.exists():
+                break
+            target = self.folder / f"{name}.{number}"
+        return target
+
+    def _join(self, client: Client, plan: Plan, token: str) -> Config:
+        if self._shared_secret is None:
+            write_durably(self.secret_file, token.encode())
+        membership = client.members.add(
+            plan.id,
+            plan.name,
+            peer_address=f"{LOOPBACK}:{plan.peer_port}",
+            endpoint=f"http://{LOOPBACK}:{plan.api_port}",
+            role=plan.role,
+        )
+        config = self._configured(plan, membership)
+        write_durably(self.config_file, msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n")
+        return config
+
+    def _configured(self, plan: Plan, membership: Membership) -> Config:
+        others = [
+            Voter(each.id, each.name, each.peer_address, each.endpoint)
+            for each in membership.items
+            if each.role != "none" and each.peer_address and each.id != plan.id
+        ]
+        return Config(
+            cluster=membership.cluster,
+            cluster_id=membership.cluster_id,
+            member_id=plan.id,
+            name=plan.name,
+            data_dir=str(self.data),
+            secret_file=str(self.secret_file),
+            voters=tuple(others),
+            joined=True,
+            peer_address=f"{LOOPBACK}:{plan.peer_port}",
+            api_address=f"{LOOPBACK}:{plan.api_port}",
+        )
+
+    def refuse_in_use(self) -> None:
+        if self.is_in_use():
+            raise Conflict(f"a daemon uses {self.data}; stop it before this member joins anew")
+
+    def is_in_use(self) -> bool:
+        """Whether a daemon has the data open: it holds a lock on the folder as long as it lives."""
+        try:
+            folder = os.open(self.data, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(folder)
+        return False
+
+
+def write_durably(file: Path, content: bytes) -> None:
+    """Replace a file in one step, on disk when this returns, readable by this user alone."""
+    fresh = file.with_name(file.name + ".new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())
+    fresh.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,244 @@
+"""`raftos start` and the folder of a member, against the real API of three members.
+
+Every crash is the same command run again: what was written before it has to be enough.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from raftos.client import Client
+from raftos.config import Config, load
+from raftos.consensus.memory import MemoryCluster
+from raftos.errors import Conflict, InvalidInput
+from raftos_cli.joining import Home, write_durably
+from tests.unit.cli.conftest import Raftos
+from tests.unit.client.conftest import SECRET
+
+pytestmark = [pytest.mark.timeout(60)]
+
+
+def joined(folder: Path) -> Config:
+    return load(folder / "member.json")
+
+
+def test_a_member_joins_and_has_all_it_needs(raftos: Raftos, cluster: list[str], tmp_path: Path) -> None:
+    """Its configuration says where the others are, and a daemon takes it; the secret is a file of its own."""
+    folder = tmp_path / "mine"
+    done = raftos(
+        "start", "--join", cluster[1], "--name", "n4", "--data-dir", str(folder), "--prepare", "-o", "json"
+    )
+    assert done.exit_code == 0, done.stderr
+    config = joined(folder)
+    assert json.loads(done.stdout)["id"] == config.member_id
+    assert (config.name, config.joined, config.cluster, config.cluster_id) == ("n4", True, "test", "c1")
+    assert [voter.endpoint for voter in config.voters] == cluster
+    assert Path(config.secret_file).read_text() == SECRET.hex()
+    assert Path(config.secret_file).stat().st_mode & 0o777 == 0o600
+    assert not (folder / "joining.json").exists()
+    with Client() as client:
+        [mine] = [each for each in client.members.show().items if each.name == "n4"]
+    assert (mine.id, mine.peer_address, mine.state) == (config.member_id, config.peer_address, "joining")
+    listed = json.loads(raftos("node", "ls", "-o", "json").stdout)["nodes"]
+    assert [(node["name"], node["role"], node["state"]) for node in listed][-1] == (
+        "n4",
+        "learner",
+        "joining",
+    )
+
+
+def test_a_member_that_has_joined_asks_nobody_again(
+    raftos: Raftos, cluster: list[str], agreement: MemoryCluster, tmp_path: Path
+) -> None:
+    """The second start works without a cluster, and with another name it is refused."""
+    start = ("start", "--data-dir", str(tmp_path / "mine"), "--prepare")
+    assert raftos(*start, "--join", cluster[0], "--name", "n4").exit_code == 0
+    before = (joined(tmp_path / "mine"), agreement.configuration)
+    for name in ("n1", "n2", "n3"):
+        agreement.cut(name)
+    assert raftos(*start).exit_code == 0
+    assert raftos(*start, "--join", "http://127.0.0.1:9").exit_code == 0
+    assert (joined(tmp_path / "mine"), agreement.configuration) == before
+    assert raftos(*start, "--name", "n5").exit_code == 2
+
+
+def test_a_join_that_was_interrupted_goes_on_with_the_same_id(
+    raftos: Raftos, cluster: list[str], agreement: MemoryCluster, tmp_path: Path
+) -> None:
+    """Before it was let in, and after it was let in but before it knew."""
+    folder = tmp_path / "mine"
+    start = (
+        "start",
+        "--join",
+        cluster[0],
+        "--data-dir",
+        str(folder),
+        "--name",
+        "n4",
+        "--prepare",
+        "--timeout",
+        "1",
+    )
+    for name in ("n1", "n2"):
+        agreement.cut(name)
+    assert raftos(*start).exit_code == 5
+    plan = Home(folder).plan()
+    assert plan is not None
+    for name in ("n1", "n2"):
+        agreement.heal(name)
+    with Client() as client:
+        client.members.add(plan.id, "n4", peer_address="127.0.0.1:1", endpoint="http://127.0.0.1:1")
+    assert raftos("start", "--data-dir", str(folder), "--prepare").exit_code == 0
+    assert joined(folder).member_id == plan.id
+    assert len(agreement.configuration.peers) == 4
+    with Client() as client:
+        [mine] = [each for each in client.members.show().items if each.name == "n4"]
+    assert mine.peer_address == joined(folder).peer_address
+
+
+def test_a_port_that_was_taken_meanwhile_is_replaced(
+    raftos: Raftos, cluster: list[str], tmp_path: Path
+) -> None:
+    """Between the decision and the join, somebody else may listen there."""
+    home = Home(tmp_path / "mine")
+    plan = home.begin("n4", "voter")
+    with socket.create_server(("127.0.0.1", plan.api_port)):
+        assert raftos("start", "--data-dir", str(tmp_path / "mine"), "--prepare").exit_code == 0
+    config = joined(tmp_path / "mine")
+    assert config.api_address != f"127.0.0.1:{plan.api_port}"
+    assert config.peer_address == f"127.0.0.1:{plan.peer_port}"
+
+
+def prepared(raftos: Raftos, cluster: list[str], folder: Path) -> Config:
+    done = raftos("start", "--join", cluster[0], "--name", "n4", "--data-dir", str(folder), "--prepare")
+    assert done.exit_code == 0, done.stderr
+    (folder / "data").mkdir()
+    (folder / "data" / "journal").write_text("damaged")
+    return joined(folder)
+
+
+def test_a_member_rejoins_under_a_new_id_and_keeps_its_name(
+    raftos: Raftos, cluster: list[str], agreement: MemoryCluster, tmp_path: Path
+) -> None:
+    """The old id is removed, its data moved aside; with --purge it is deleted."""
+    folder = tmp_path / "mine"
+    ids = [prepared(raftos, cluster, folder).member_id]
+    for purge in ((), ("--purge",)):
+        done = raftos("start", "--rejoin", *purge, "--data-dir", str(folder), "--prepare")
+        assert done.exit_code == 0, done.stderr
+        ids.append(joined(folder).member_id)
+        assert not (folder / "data").exists()
+        (folder / "data").mkdir()
+    assert len(set(ids)) == 3
+    assert agreement.configuration.removed == tuple(ids[:2])
+    kept = [each.name for each in folder.iterdir() if each.name.startswith("data.was")]
+    assert kept == [f"data.was-{ids[0]}"]
+    assert (folder / kept[0] / "journal").read_text() == "damaged"
+
+
+@pytest.mark.parametrize("step", ["decided", "removed", "moved", "unconfigured", "joined"])
+def test_a_rejoin_goes_on_from_wherever_it_stopped(
+    raftos: Raftos, cluster: list[str], agreement: MemoryCluster, tmp_path: Path, step: str
+) -> None:
+    """An ordinary start finishes it: one old id removed, one new one let in, the data kept once."""
+    folder = tmp_path / "mine"
+    old = prepared(raftos, cluster, folder)
+    home = Home(folder)
+    plan = home.begin("n4", "voter", replaces=old.member_id)
+    steps: dict[str, Callable[[], object]] = {
+        "decided": lambda: None,
+        "removed": lambda: remove(old.member_id),
+        "moved": lambda: home.data.rename(folder / f"data.was-{old.member_id}"),
+        "unconfigured": home.config_file.unlink,
+        "joined": lambda: finished(home),
+    }
+    for each, act in steps.items():
+        act()
+        if each == step:
+            break
+    done = raftos("start", "--data-dir", str(folder), "--prepare")
+    assert done.exit_code == 0, done.stderr
+    assert joined(folder).member_id == plan.id
+    assert agreement.configuration.removed == (old.member_id,)
+    assert len(agreement.configuration.peers) == 4
+    assert (folder / f"data.was-{old.member_id}" / "journal").read_text() == "damaged"
+    assert home.plan() is None
+
+
+def remove(member_id: str) -> None:
+    with Client() as client:
+        client.members.remove(member_id)
+
+
+def finished(home: Home) -> None:
+    """It has joined, and stops before it forgets what it had decided."""
+    plan = (home.folder / "joining.json").read_bytes()
+    with Client() as client:
+        home.finish(client, SECRET.hex())
+    write_durably(home.folder / "joining.json", plan)
+
+
+def test_a_running_daemon_is_not_robbed_of_its_data(
+    raftos: Raftos, cluster: list[str], tmp_path: Path
+) -> None:
+    """It holds a lock on its data; nothing is decided, let alone moved."""
+    folder = tmp_path / "mine"
+    prepared(raftos, cluster, folder)
+    program = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), 2); print(1); input()"
+    with subprocess.Popen(
+        [sys.executable, "-uc", program, str(folder / "data")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        done = raftos("start", "--rejoin", "--data-dir", str(folder), "--prepare")
+        holder.kill()
+    assert done.exit_code == Conflict.exit_code
+    assert "stop it" in done.stderr
+    assert Home(folder).plan() is None
+
+
+def test_what_cannot_be_started_says_what_is_missing(
+    raftos: Raftos, cluster: list[str], home: Path, tmp_path: Path
+) -> None:
+    """A folder without a member, data without a configuration, a damaged plan, a name that is taken."""
+    folder = tmp_path / "mine"
+    start = ("start", "--data-dir", str(folder), "--prepare")
+    assert "--join" in raftos(*start).stderr
+    assert raftos(*start, "--rejoin").exit_code == 2
+    assert raftos(*start, "--purge").exit_code == 2
+    taken = raftos(*start, "--join", cluster[0], "--name", "n1")
+    assert taken.exit_code == Conflict.exit_code
+    assert "n1" in taken.stderr
+    (folder / "joining.json").write_text("{")
+    assert "joining.json" in raftos(*start).stderr
+    (folder / "joining.json").unlink()
+    (folder / "data" / "journal").mkdir(parents=True)
+    with pytest.raises(InvalidInput, match="holds data"):
+        Home(folder).begin("n4", "voter")
+
+
+def test_without_a_credential_nobody_is_asked(raftos: Raftos, home: Path, tmp_path: Path) -> None:
+    """The sentence says where one would come from."""
+    done = raftos("start", "--join", "http://127.0.0.1:9", "--data-dir", str(tmp_path / "mine"), "--prepare")
+    assert done.exit_code == 2
+    assert "--context" in done.stderr
+
+
+def test_a_plan_is_found_again_as_it_was_written(tmp_path: Path) -> None:
+    """Readable by its user alone."""
+    home = Home(tmp_path / "mine")
+    plan = home.begin("n4", "learner", replaces="abc", purge=True)
+    assert (
+        home.plan()
+        == plan
+        == msgspec.json.decode((home.folder / "joining.json").read_bytes(), type=type(plan))
+    )
+    assert (home.folder / "joining.json").stat().st_mode & 0o777 == 0o600
