@@ -106,10 +106,13 @@ class Recovery:
             return
         if self.segment:
             self.closed_ends[self.segment] = self.end
-        start = reader.end
-        while record := reader.next():
-            self._apply(record, place(number, start), reader)
+        while True:
+            self.log.extend(*reader.run(self.log.last_index + 1, place(number, 0)))
             start = reader.end
+            record = reader.next()
+            if record is None:
+                break
+            self._apply(record, place(number, start), reader)
         self.segment, self.end = number, reader.end
 
     def _check_header(self, reader: SegmentReader, number: int) -> bool:
