@@ -9,7 +9,7 @@ The kept payloads are always the end of the log, `_kept_from` to `last_index`. S
 totals, so that how many bytes lie between two entries is one subtraction, and where so many bytes end is
 one bisection.
 
-    append           the log grows at its end
+    append, extend   the log grows at its end
     truncate_from    it is cut back; below what is held, it becomes empty and begins there
     trim             it forgets its head, as far as that lies in segments let go of
     reset            it becomes empty, and begins behind a snapshot
@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 from raftos.consensus.journal.errors import JournalFailed
@@ -87,6 +89,18 @@ class Log:
         self._kept[self.last_index] = payload
         if payload and payload[0] == MARK:
             self.marks.append(Mark(self.last_index, payload))
+
+    def extend(self, payloads: Sequence[bytes], terms: Sequence[int], places: Sequence[int]) -> None:
+        """Add many entries that are durable, and have no marks, at once."""
+        start, count = self.last_index + 1, len(payloads)
+        totals = accumulate(map(len, payloads), initial=self._total(self.last_index))
+        next(totals)
+        self.last_index += count
+        self._terms.extend(terms)
+        self._places.extend(places)
+        self._totals.extend(totals)
+        self._kept.update(zip(range(start, start + count), payloads, strict=True))
+        self.forget(self.last_index)
 
     def truncate_from(self, index: int) -> None:
         """Drop the entry `index` and everything after it."""

@@ -76,29 +76,30 @@ class Recovery:
         for expected, number in enumerate(numbers, start=numbers[0] if numbers else 1):
             if number != expected:
                 raise CorruptJournal(segment_name(expected), 0, "this segment is missing")
-        readers = {
-            number: SegmentReader(self._storage, segment_name(number), is_last=number == numbers[-1])
-            for number in numbers
-        }
-        leftovers = self._leftovers(readers)
+        leftovers = self._leftovers(numbers)
         for number in numbers[len(leftovers) :]:
-            self._replay(readers[number], number)
+            reader = self._reader(number, numbers)
+            self._replay(reader, number)
         for name in leftovers:
             self._storage.remove(name)
             self._storage.sync_directory()
         if numbers:
-            self._repair(readers[numbers[-1]], is_header_torn=self.segment != numbers[-1])
+            self._repair(reader, is_header_torn=self.segment != numbers[-1])
 
-    def _leftovers(self, readers: dict[int, SegmentReader]) -> list[str]:
+    def _reader(self, number: int, numbers: list[int]) -> SegmentReader:
+        return SegmentReader(self._storage, segment_name(number), is_last=number == numbers[-1])
+
+    def _leftovers(self, numbers: list[int]) -> list[str]:
         """The segments that a removal should have taken too: those of format 1, where number 1 is gone."""
         names: list[str] = []
-        if not readers or 1 in readers:
+        if not numbers or numbers[0] == 1:
             return names
-        for reader in readers.values():
+        for number in numbers:
+            reader = self._reader(number, numbers)
             if reader.preamble() != OLDEST_FORMAT:
                 return names
             names.append(reader.name)
-        raise CorruptJournal(segment_name(min(readers) - 1), 0, "this segment is missing")
+        raise CorruptJournal(segment_name(numbers[0] - 1), 0, "this segment is missing")
 
     def _replay(self, reader: SegmentReader, number: int) -> None:
         """Take over all records of a segment; nothing happens where its header is torn."""
@@ -106,10 +107,13 @@ class Recovery:
             return
         if self.segment:
             self.closed_ends[self.segment] = self.end
-        start = reader.end
-        while record := reader.next():
-            self._apply(record, place(number, start), reader)
+        while True:
+            self.log.extend(*reader.run(self.log.last_index + 1, place(number, 0)))
             start = reader.end
+            record = reader.next()
+            if record is None:
+                break
+            self._apply(record, place(number, start), reader)
         self.segment, self.end = number, reader.end
 
     def _check_header(self, reader: SegmentReader, number: int) -> bool:

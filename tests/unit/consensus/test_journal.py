@@ -301,6 +301,22 @@ class TestMemory:
         assert len(journal.entries(1)) == 100
         assert len(storage.reads) == 98
 
+    def test_a_long_journal_is_read_through_windows(self, storage: ForgetfulStorage) -> None:
+        """Records lie across the edges of windows, some are larger than one; none is missed or changed."""
+        choice = random.Random(1)
+        journal = open_journal(storage, segment_bytes=5 << 20, cache_bytes=0)
+        for number in range(1, 301):
+            size = (3 << 20) + number if number % 100 == 0 else choice.randint(0, 40_000)
+            journal.append(choice.randbytes(size), number, number // 7)
+            if number % 10 == 0:
+                journal.set_hard_state(number, None)
+                flush(journal)
+        assert sum(map(len, storage.image().values())) > 10 << 20
+        for cache_bytes in (0, 2 << 20, 1 << 30):
+            again = open_journal(storage, cache_bytes=cache_bytes)
+            assert again.entries(1) == journal.entries(1)
+            assert again.term == 300
+
     def test_an_old_entry_that_fails_its_check_stops_the_member(self, storage: ForgetfulStorage) -> None:
         """Damage found late is never handed out; neither is a read error."""
         journal = open_journal(storage, cache_bytes=0)
