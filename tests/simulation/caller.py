@@ -7,7 +7,8 @@ from collections.abc import Callable
 from raftos.errors import NoQuorum, RaftosError
 from raftos.state.command import Command, decode_result, encode_request
 from tests.simulation.history import Asked
-from tests.simulation.world import CLUSTER_EPOCH_MS, World
+from tests.simulation.lives import CLUSTER_EPOCH_MS
+from tests.simulation.world import World
 
 ATTEMPT_S = 1.0
 PATIENCE_S = 6.0
@@ -117,11 +118,11 @@ def call(
 ) -> None:
     """Hand a request to a member a moment from now, if it is still in the same life."""
     node, token = world.nodes[member], object()
-    world.tokens[token] = answered
+    world.turns.calls[token] = answered
 
     def deliver() -> None:
         request(token)
-        world.kick(node)
+        node.kick()
 
     incarnation = node.incarnation
-    world.after(world.random.expovariate(1 / 0.001), lambda: world.on(node, incarnation, deliver))
+    world.after(world.random.expovariate(1 / 0.001), lambda: node.on(incarnation, deliver))

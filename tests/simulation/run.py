@@ -20,13 +20,14 @@ from tests.simulation.care import Care
 from tests.simulation.chats import OPENED, Chatter
 from tests.simulation.history import Violation
 from tests.simulation.ledger import WISHES
+from tests.simulation.lives import TIMINGS
 from tests.simulation.locks import Locker, check_locks
 from tests.simulation.replay import Replay
 from tests.simulation.rooms import check_chat
 from tests.simulation.upkeep import Upkeep
 from tests.simulation.watchers import Watcher
 from tests.simulation.workload import Client, Nemesis
-from tests.simulation.world import TIMINGS, World
+from tests.simulation.world import World
 
 FAULTS_S = 15.0
 RECOVERY_S = 6.0
@@ -83,7 +84,7 @@ def simulate(
         history.acknowledged,
         history.reads,
         max(history.leaders, default=0),
-        world.sent_twice,
+        world.wires.sent_twice,
         sum(watcher.told for watcher in users.watchers),
         sum(watcher.visits for watcher in users.watchers),
         sum(watcher.came_late for watcher in users.watchers),

@@ -82,13 +82,13 @@ def _entries_travel_once(world: World, client: Client, a: str, b: str, c: str) -
     world.run(1.0)
     for user in users:
         user.stopped = True
-    if world.sent_twice:
-        raise Violation(f"{world.sent_twice} entries travelled twice over a healthy link")
+    if world.wires.sent_twice:
+        raise Violation(f"{world.wires.sent_twice} entries travelled twice over a healthy link")
 
 
 def _old_entries_again(world: World, client: Client, a: str, b: str, c: str) -> None:
     """B is sent an entry from the middle of its log once more, and then the leader is lost."""
-    world.cut_pair(a, c)
+    world.wires.cut_pair(a, c)
     for _ in range(5):
         _write(world, client, "key0", first=a)
     leader, follower = world.nodes[a], world.nodes[b]
@@ -99,10 +99,10 @@ def _old_entries_again(world: World, client: Client, a: str, b: str, c: str) -> 
     again = Append(
         leader.replica.core.term, middle, middle - 1, leader.journal.term_at(middle - 1) or 0, entries
     )
-    follower.replica.received(world.now, a, world.links[frozenset((a, b))].generation, again)
-    world.kick(follower)
-    world.crash(a)
-    world.heal_pair(b, c)
+    follower.replica.received(world.now, a, world.wires.links[frozenset((a, b))].generation, again)
+    follower.kick()
+    world.lives.crash(a)
+    world.wires.heal_pair(b, c)
     world.run(2.0)
     _survives(world, client)
 
@@ -110,32 +110,32 @@ def _old_entries_again(world: World, client: Client, a: str, b: str, c: str) -> 
 def _late_acknowledgement(world: World, client: Client, a: str, b: str, c: str) -> None:
     """An acknowledgement that B gave in an earlier term turns up late, naming an index of this one."""
     term = world.nodes[a].replica.core.term
-    world.stall(a, b)
-    world.stall(a, c)
+    world.wires.stall(a, b)
+    world.wires.stall(a, c)
     lost = client.write("key0", lambda: None, first=a)
     world.run(0.05)
     late = Acknowledged(term - 1, world.nodes[a].journal.last_index + 1, True, False)
-    link = world.links[frozenset((a, b))]
+    link = world.wires.links[frozenset((a, b))]
     world.nodes[a].replica.received(world.now, b, link.generation, late)
-    world.kick(world.nodes[a])
+    world.nodes[a].kick()
     world.run(0.05)
     if lost.ended is None:
         return
-    world.crash(a)
+    world.lives.crash(a)
     world.run(2.0)
     _survives(world, client)
 
 
 def _forgotten_acknowledgement(world: World, client: Client, a: str, b: str, c: str) -> None:
     """A and B have a write in memory when both lose their power; C never heard of it."""
-    world.cut_pair(a, c)
-    world.slow_disk[a] = world.slow_disk[b] = 1.0
+    world.wires.cut_pair(a, c)
+    world.disks.slow[a] = world.disks.slow[b] = 1.0
     write = client.write("key0", lambda: None, first=a)
     world.run(0.2)
     if write.ended is None:
         return
-    world.crash(a)
-    world.crash(b)
+    world.lives.crash(a)
+    world.lives.crash(b)
     _survives(world, client)
 
 
@@ -143,11 +143,11 @@ def _deaf_member(world: World, client: Client, a: str, b: str, c: str) -> None:
     """C hears nobody for a while but is heard by all: the healthy leader stays."""
     del client
     term = world.nodes[a].replica.core.term
-    world.stall(a, c)
-    world.stall(b, c)
+    world.wires.stall(a, c)
+    world.wires.stall(b, c)
     world.run(2.5)
-    world.unstall(a, c)
-    world.unstall(b, c)
+    world.wires.unstall(a, c)
+    world.wires.unstall(b, c)
     world.run(2.0)
     now_leading = world.leader()
     if now_leading != a or world.nodes[a].replica.core.term != term:
@@ -156,14 +156,14 @@ def _deaf_member(world: World, client: Client, a: str, b: str, c: str) -> None:
 
 def _new_leader_reads_early(world: World, client: Client, a: str, b: str, c: str) -> None:
     """B takes over without knowing that the last write was committed, and is asked at once."""
-    world.cut_pair(a, c)
+    world.wires.cut_pair(a, c)
     write = client.write("key0", lambda: None, first=a)
     length = world.nodes[b].journal.last_index + 1
     world.run_until(lambda: world.nodes[b].journal.synced_index >= length, 1, "replication")
-    world.stall(a, b)
+    world.wires.stall(a, b)
     world.run_until(lambda: write.ended is not None, 3, "an acknowledgement")
-    world.crash(a)
-    world.slow_disk[b] = 0.3
+    world.lives.crash(a)
+    world.disks.slow[b] = 0.3
     world.run_until(lambda: world.leader() is not None, 5, "an election")
     if world.leader() == b:
         _read(world, client, b, "key0")
@@ -171,15 +171,15 @@ def _new_leader_reads_early(world: World, client: Client, a: str, b: str, c: str
 
 def _joined_round(world: World, client: Client, a: str, b: str, c: str) -> None:
     """A round of confirmations is under way when a write is acknowledged; C asks after that."""
-    world.slow_disk[c] = 0.5
+    world.disks.slow[c] = 0.5
     client.read(a, "key0", lambda: None)
     barriers = world.nodes[a].replica.barriers
     world.run_until(lambda: barriers._round is not None, 1, "a round")
     for other in (b, c):
-        world.close_link(a, other)
+        world.wires.close_link(a, other)
     world.run(0.003)
     for other in (b, c):
-        world.connect(a, other)
+        world.wires.connect(a, other)
     write = client.write("key0", lambda: None, first=a)
     end = world.now + 0.09
     while write.ended is None and world.now < end:
@@ -190,15 +190,15 @@ def _joined_round(world: World, client: Client, a: str, b: str, c: str) -> None:
 
 def _deposed_leader_reads(world: World, client: Client, a: str, b: str, c: str) -> None:
     """A is cut off, another leads and writes; A's link to one of them comes back, and A is asked."""
-    world.cut_pair(a, b)
-    world.cut_pair(a, c)
+    world.wires.cut_pair(a, b)
+    world.wires.cut_pair(a, c)
     world.run_until(lambda: world.leader() in {b, c}, 3, "an election")
     new = world.leader()
     _write(world, client, "key0", first=new)
     if not world.nodes[a].replica.core.is_leader:
         return
     follower = c if new == b else b
-    world.heal_pair(a, follower)
+    world.wires.heal_pair(a, follower)
     world.run(0.0005)
     _read(world, client, a, "key0")
 

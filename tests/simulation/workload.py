@@ -9,7 +9,8 @@ from raftos.errors import NotFound
 from raftos.state.domains.kv import Get, Put
 from tests.simulation.caller import ATTEMPT_S, Caller, confirm
 from tests.simulation.history import Write
-from tests.simulation.world import SILENT_LINK_S, World
+from tests.simulation.wires import SILENT_LINK_S
+from tests.simulation.world import World
 
 
 class Client(Caller):
@@ -124,51 +125,51 @@ class Nemesis:
 
     def _crash(self) -> None:
         name = self._member()
-        self.world.crash(name)
-        self._later(1.5, lambda: self.world.start(name))
+        self.world.lives.crash(name)
+        self._later(1.5, lambda: self.world.lives.start(name))
 
     def _crash_all(self) -> None:
         for name in self.world.names:
-            self.world.crash(name)
-            self._later(0.5, lambda name=name: self.world.start(name))  # type: ignore[misc]
+            self.world.lives.crash(name)
+            self._later(0.5, lambda name=name: self.world.lives.start(name))  # type: ignore[misc]
 
     def _cut(self) -> None:
         a, b = self._pair()
-        self.world.cut_pair(a, b)
-        self._later(2.0, lambda: self.world.heal_pair(a, b))
+        self.world.wires.cut_pair(a, b)
+        self._later(2.0, lambda: self.world.wires.heal_pair(a, b))
 
     def _isolate(self) -> None:
         name = self._member()
         for other in self.world.names:
             if other != name:
-                self.world.cut_pair(name, other)
-                self._later(2.0, lambda other=other: self.world.heal_pair(name, other))  # type: ignore[misc]
+                self.world.wires.cut_pair(name, other)
+                self._later(2.0, lambda other=other: self.world.wires.heal_pair(name, other))  # type: ignore[misc]
 
     def _stall(self) -> None:
         a, b = self._pair()
-        self.world.stall(a, b)
-        self._later(2.0, lambda: self.world.unstall(a, b))
-        self.world.after(SILENT_LINK_S, lambda: self.world.close_if_silent(a, b))
+        self.world.wires.stall(a, b)
+        self._later(2.0, lambda: self.world.wires.unstall(a, b))
+        self.world.after(SILENT_LINK_S, lambda: self.world.wires.close_if_silent(a, b))
 
     def _bounce(self) -> None:
         a, b = self._pair()
-        self.world.close_link(a, b)
-        self._later(0.02, lambda: self.world.connect(a, b))
+        self.world.wires.close_link(a, b)
+        self._later(0.02, lambda: self.world.wires.connect(a, b))
 
     def _pause(self) -> None:
         name = self._member()
         if not self.world.nodes[name].paused:
-            self.world.pause(name)
-            self._later(2.0, lambda: self.world.resume(name))
+            self.world.lives.pause(name)
+            self._later(2.0, lambda: self.world.lives.resume(name))
 
     def _slow_disk(self) -> None:
         name = self._member()
-        self.world.slow_disk[name] = self.world.random.choice((0.05, 0.3, 0.9, 2.5))
+        self.world.disks.slow[name] = self.world.random.choice((0.05, 0.3, 0.9, 2.5))
         self._later(1.5, lambda: self._quick_disk(name))
 
     def _full_disk(self) -> None:
         name = self._member()
-        full = self.world.random.choice((self.world.full_journal, self.world.full_state))
+        full = self.world.random.choice((self.world.disks.full_journal, self.world.disks.full_state))
         full.add(name)
         self._later(2.0, lambda: full.discard(name))
 
@@ -178,14 +179,14 @@ class Nemesis:
             node, target = self.world.nodes[leader], self.world.random.choice([None, *self.world.names])
             self.world.note("transfer", leader, target)
             node.replica.transfer(self.world.now, object(), target, self.world.now + 2.0)
-            self.world.kick(node)
+            node.kick()
 
     def _duplicate(self) -> None:
-        self.world.duplicating = True
+        self.world.wires.duplicating = True
         self._later(2.0, self._duplicate_no_more)
 
     def _duplicate_no_more(self) -> None:
-        self.world.duplicating = False
+        self.world.wires.duplicating = False
 
     def _quick_disk(self, name: str) -> None:
-        self.world.slow_disk.pop(name, None)
+        self.world.disks.slow.pop(name, None)
