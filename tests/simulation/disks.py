@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 
-from raftos.consensus.journal import Write
+from raftos.consensus.journal import JournalFailed, Write
 from raftos.state.storage import FILE_NAME
 from tests.simulation.care import Care
 from tests.simulation.node import Node
@@ -60,7 +60,11 @@ class Disks:
         if full:
             node.later(RETRY_S, lambda: self._written(node, write))
         else:
-            node.journal.writer.write(write)
+            try:
+                node.journal.writer.write(write)
+            except JournalFailed:
+                node.fail("failed sync")
+                return
             node.writing = None
             node.journal.finish(write)
         self.trouble(node, "journal", full=full)
@@ -82,14 +86,18 @@ class Disks:
             node.replica.troubled(self._time.now, next(iter(node.trouble.values()), None))
             node.kick()
 
-    # Power cuts.
+    # Power cuts, and what only ends the process.
 
     def lose_power(self, node: Node) -> None:
         """The machine stops, maybe while the disk is writing: some bytes are down, none are synced."""
-        if node.writing is not None and self._time.random.random() < 0.7:
+        self.stop_process(node)
+        node.storage.crash(self._time.random)
+
+    def stop_process(self, node: Node) -> None:
+        """What was written stays written, synced or not; the system will write it down some time."""
+        if node.writing is not None and not node.failed and self._time.random.random() < 0.7:
             with node.storage.without_power():
                 node.journal.writer.write(node.writing)
-        node.storage.crash(self._time.random)
 
     def forget_state(self, node: Node) -> None:
         """SQLite may lose its last commits: none, some or all of them."""
@@ -99,6 +107,15 @@ class Disks:
         if kept == "earlier" and node.earlier.is_file():
             node.folder.mkdir()
             shutil.copy(node.earlier, node.folder / FILE_NAME)
+
+    def flip_bit(self, node: Node) -> bool:
+        """A bit of the journal changes, if there is one. `node.intact` is the disk without that."""
+        if node.storage.is_empty:
+            return False
+        node.intact = node.storage.copy()
+        name, offset = node.storage.flip_bit(self._time.random)
+        self._time.note("flip", node.name, name, offset)
+        return True
 
     def remember_state(self, node: Node) -> None:
         """A state that a power cut may bring back."""

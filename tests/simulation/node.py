@@ -35,6 +35,8 @@ class Listening(Protocol):
 class Node:
     """One machine: a disk that outlives crashes and, while it runs, a replica on it."""
 
+    stop: Callable[[str], None]
+    """Ends this life, for a reason."""
     turn: Callable[[], None]
     """What is done when the inputs of a moment have gathered."""
 
@@ -45,6 +47,10 @@ class Node:
         self.earlier = folder.with_name(f"{name}-earlier")
         self.storage = SimulatedStorage()
         self.incarnation = 0
+        self.intact: SimulatedStorage | None = None
+        """The disk as it was before a bit of it changed."""
+        self.lost = False
+        """It refused to start from a damaged disk, and stays down."""
         self.up = False
         self.replica: Replica
         self.journal: Journal
@@ -54,7 +60,7 @@ class Node:
 
     def begin_life(self) -> None:
         """What a process knows when it starts."""
-        self.paused = False
+        self.paused = self.failed = False
         self.missed: list[Callable[[], None]] = []
         self.writing: Write | None = None
         self.stuck: list[tuple[int, bytes]] = []
@@ -94,6 +100,11 @@ class Node:
             self.kicked = True
             self.later(GATHER_S * self._time.random.random(), self.turn)
 
+    def fail(self, reason: str) -> None:
+        """Going on could lose data: nothing more is concluded, and the process ends in a moment."""
+        self.failed = True
+        self.later(0.01 * self._time.random.random(), lambda: self.stop(reason))
+
     def close(self) -> None:
         """Let go of the state; the disk keeps what it has."""
         self.reader.close()
@@ -101,7 +112,7 @@ class Node:
 
     def miss_no_step(self) -> None:
         """A step that nobody asked for has nothing to do."""
-        if not self.kicked and (undone := self.left_undone()):
+        if not self.kicked and not self.failed and (undone := self.left_undone()):
             raise Violation(f"{self.name} was not woken, but has left undone: {undone}")
 
     def left_undone(self) -> str:

@@ -20,13 +20,13 @@ class Timeline:
 
     def __init__(self, seed: int, *, trace: bool = False) -> None:
         self.random = Random(seed)
-        self.now = 1000.0
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self.began = self.now = 1000.0
+        self._queue: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
         self._digest = hashlib.blake2b(digest_size=16)
         self._trace = trace
 
-    def after(self, delay: float, event: Callable[[], None]) -> None:
+    def after(self, delay: float, event: Callable[[], object]) -> None:
         heapq.heappush(self._queue, (self.now + delay, next(self._order), event))
 
     def run(self, duration: float) -> None:

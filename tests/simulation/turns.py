@@ -38,7 +38,10 @@ class Turns:
         self._ledger = ledger
 
     def take(self, node: Node) -> None:
-        node.kicked, node.running = False, True
+        node.kicked = False
+        if node.failed:
+            return
+        node.running = True
         self._step(node)
         while output := node.replica.take():
             self._conclude(node, output)

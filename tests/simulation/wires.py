@@ -34,6 +34,8 @@ class Wires:
     def __init__(self, time: Timeline, nodes: dict[str, Node], care: Care) -> None:
         self.links: dict[frozenset[str], Link] = {}
         self.cut: set[frozenset[str]] = set()
+        self.stalling: set[tuple[str, str]] = set()
+        """From whom to whom no frames get through, though links may come up."""
         self.duplicating = False
         self.sent_twice = 0
         """How many entries travelled twice over one link."""
@@ -57,6 +59,8 @@ class Wires:
             return
         link = self.links[pair] = Link(next(self._generation))
         self._time.note("link", a, b, link.generation)
+        for sender, receiver in self.stalling & {(a, b), (b, a)}:
+            self._stall_link(link, sender, receiver)
         for one, other in ((a, b), (b, a)):
             node = self._nodes[one]
             node.replica.linked(self._time.now, other, link.generation)
@@ -100,26 +104,35 @@ class Wires:
         self.connect(a, b)
 
     def stall(self, sender: str, receiver: str) -> None:
-        """One direction of a link stops; the frames wait, and a link silent for long is closed."""
+        """One direction stops, of links to come as well; the frames wait, and a silent link is closed."""
+        self.stalling.add((sender, receiver))
         link = self.links.get(frozenset((sender, receiver)))
         if link is not None and receiver not in link.stalled:
-            self._time.note("stall", sender, receiver)
-            link.stalled[receiver] = []
+            self._stall_link(link, sender, receiver)
+
+    def _stall_link(self, link: Link, sender: str, receiver: str) -> None:
+        self._time.note("stall", sender, receiver)
+        waiting: list[tuple[str, Message]] = []
+        link.stalled[receiver] = waiting
+
+        def close_if_silent() -> None:
+            present = self.links.get(frozenset((sender, receiver)))
+            if present is link and link.stalled.get(receiver) is waiting:
+                self.close_link(sender, receiver)
+
+        self._time.after(SILENT_LINK_S, close_if_silent)
 
     def unstall(self, sender: str, receiver: str) -> None:
+        self.stalling.discard((sender, receiver))
         link = self.links.get(frozenset((sender, receiver)))
         if link is not None:
             for source, message in link.stalled.pop(receiver, []):
                 self._travel(link, source, receiver, message)
 
-    def close_if_silent(self, sender: str, receiver: str) -> None:
-        link = self.links.get(frozenset((sender, receiver)))
-        if link is not None and receiver in link.stalled:
-            self.close_link(sender, receiver)
-
     def heal(self) -> None:
         """Nothing is cut, stalled or doubled from now on."""
         self.cut.clear()
+        self.stalling.clear()
         self.duplicating = False
         for link in self.links.values():
             for receiver in list(link.stalled):
