@@ -19,9 +19,8 @@ import time
 
 from raftos.consensus.guard import Rules
 from tests.simulation.care import Care
-from tests.simulation.history import Violation
 from tests.simulation.plan import drawn
-from tests.simulation.schedules import SCHEDULES
+from tests.simulation.schedules import SCHEDULES, found, left_out
 from tests.simulation.search import Settings, Summary, command, search
 
 _NUMBERS = {
@@ -41,12 +40,16 @@ def main() -> int:
     if arguments.without == "list":
         _list_rules()
         return 0
-    rules, care = _without(arguments.without)
-    if arguments.without and (violation := _directed(arguments.without, rules)):
-        print(f"without {arguments.without}: the directed schedule found: {violation}")
-        return 1
+    if (name := arguments.without) is not None:
+        name = _NUMBERS.get(name, name)
+        if name not in {field.name for field in (*dataclasses.fields(Rules), *dataclasses.fields(Care))}:
+            sys.exit(f"there is no repair or care {name!r}; see --without list")
+        if finding := found(name):
+            print(f"without {name}: the directed schedule found: {finding}")
+            return 1
+    rules, care = left_out(name) if name else (Rules(), Care())
     settings = Settings(rules, care, arguments.members, arguments.trace)
-    return _search(_seeds(arguments), settings, arguments.jobs, arguments.without)
+    return _search(_seeds(arguments), settings, arguments.jobs, name)
 
 
 def _seeds(arguments: argparse.Namespace) -> list[int]:
@@ -82,34 +85,13 @@ def _fix_hash_seed() -> None:
 def _list_rules() -> None:
     numbers = {name: number for number, name in _NUMBERS.items() if number.isdigit()}
     for rule in dataclasses.fields(Rules):
-        directed = "directed schedule" if rule.name in SCHEDULES else ""
-        print(f"{rule.name:19} {numbers.get(rule.name, '-'):>2}  {directed}")
+        print(f"{rule.name:19} {numbers.get(rule.name, '-'):>2}  {_schedules(rule.name)}")
     for care in dataclasses.fields(Care):
-        print(f"{care.name:19}")
+        print(f"{care.name:19}  -  {_schedules(care.name)}")
 
 
-def _without(name: str | None) -> tuple[Rules, Care]:
-    """All rules and all care but one."""
-    rules, care = Rules(), Care()
-    if name is None:
-        return rules, care
-    left_out = _NUMBERS.get(name, name)
-    if left_out in {field.name for field in dataclasses.fields(Rules)}:
-        return dataclasses.replace(rules, **{left_out: False}), care
-    if left_out in {field.name for field in dataclasses.fields(Care)}:
-        return rules, dataclasses.replace(care, **{left_out: False})
-    sys.exit(f"there is no repair or care {name!r}; see --without list")
-
-
-def _directed(name: str, rules: Rules) -> Violation | None:
-    schedule = SCHEDULES.get(_NUMBERS.get(name, name))
-    if schedule is None:
-        return None
-    try:
-        schedule(rules)
-    except Violation as violation:
-        return violation
-    return None
+def _schedules(about: str) -> str:
+    return ", ".join(name for name, schedule in SCHEDULES.items() if schedule.about == about)
 
 
 def _search(seeds: list[int], settings: Settings, jobs: int, without: str | None) -> int:

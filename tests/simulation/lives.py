@@ -7,6 +7,7 @@ nothing; all that happened to it meanwhile happens at once when it goes on.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from random import Random
 
 from raftos.consensus.guard import Rules
@@ -113,7 +114,10 @@ class Lives:
 
     def _journal(self, name: str, storage: SimulatedStorage) -> Journal:
         plan, identity = self._plan, Identity("simulated", name)
-        return Journal.open(storage, identity, segment_bytes=plan.segment_bytes, cache_bytes=plan.cache_bytes)
+        with nullcontext() if self._care.syncs_at_start else storage.without_power():
+            return Journal.open(
+                storage, identity, segment_bytes=plan.segment_bytes, cache_bytes=plan.cache_bytes
+            )
 
     def _open_state(self, node: Node) -> None:
         node.folder.mkdir(parents=True, exist_ok=True)

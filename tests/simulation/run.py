@@ -70,7 +70,7 @@ def simulate(
     plan, care = plan or drawn(seed, members), care or Care()
     folder = Path(tempfile.mkdtemp(prefix="raftos-sim-", dir=_quick_folder()))
     try:
-        with _circumstances(plan, care):
+        with circumstances(plan, care):
             return _run(World(seed, folder, plan=plan, rules=rules, care=care, trace=trace), plan, folder)
     finally:
         shutil.rmtree(folder)
@@ -102,7 +102,7 @@ def _counts(world: World, users: Users) -> dict[str, int]:
 
 
 @contextmanager
-def _circumstances(plan: Plan, care: Care) -> Iterator[None]:
+def circumstances(plan: Plan, care: Care) -> Iterator[None]:
     """Have the limits of the plan, which are the same on all members, and what is not taken care of."""
     kept = {"KEEP_REVISIONS": 40, "SWEEP_INDEXES": 16} if plan.few_events_kept else {}
     checks: dict[str, object] = {} if care.checks_journal else {"split_body": unchecked_body}
