@@ -89,7 +89,7 @@ class Lives:
         )
         node.replica.watching = node.incarnation % 2 == 1
         self._time.note("start", name, node.journal.last_index, node.machine.applied_index)
-        self._tick(node, node.incarnation)
+        node.on(node.incarnation, lambda: self._tick(node))
 
     def _open_journal(self, node: Node) -> bool:
         """Whether the journal opens. One that is damaged must not, or has to be as if it were not."""
@@ -130,15 +130,12 @@ class Lives:
                 f"but its log ends at {node.journal.last_index}"
             )
 
-    def _tick(self, node: Node, incarnation: int) -> None:
-        def tick() -> None:
-            self._time.after(TICK_S, lambda: node.on(incarnation, tick))
-            node.replica.tick(self._time.now)
-            if not self._care.lets_lead and self._time.random.random() < CAMPAIGNS:
-                node.replica.elections._ask(transfer=True)
-            node.kick()
-
-        node.on(incarnation, tick)
+    def _tick(self, node: Node) -> None:
+        node.later(TICK_S, lambda: self._tick(node))
+        node.replica.tick(self._time.now)
+        if not self._care.lets_lead and self._time.random.random() < CAMPAIGNS:
+            node.replica.elections._ask(transfer=True)
+        node.kick()
 
     def crash(self, name: str) -> None:
         """The machine loses its power, and with it what was not synced."""

@@ -7,6 +7,7 @@ it may get wrong. So where nobody asks, the simulation takes a step all the same
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -85,8 +86,7 @@ class Node:
 
     def later(self, delay: float, event: Callable[[], None]) -> None:
         """Plan an event of this life."""
-        incarnation = self.incarnation
-        self._time.after(delay, lambda: self.on(incarnation, event))
+        self._time.after(delay, partial(self.on, self.incarnation, event))
 
     def resume(self) -> None:
         """What happened during a pause happens now."""
