@@ -11,6 +11,7 @@ does. The numbers are those of the findings the rules answer.
     match_term        3  an acknowledgement of an earlier term counts in this one
     durable_first     4  an acknowledgement or vote outruns the disk (27: the leader's own count)
     pre_vote          6  a returning member deposes a healthy leader, term after term
+    answer_once       -  a late answer to an earlier pre-vote counts, and deposes a healthy leader
     read_own_term     -  a new leader answers a read before it knows what is committed
     read_new_round    -  a read joins a confirmation that was sent before the read began
     read_match_term   -  a confirmation of another term counts for a deposed leader
@@ -39,6 +40,7 @@ class Rules:
     match_term: bool = True
     durable_first: bool = True
     pre_vote: bool = True
+    answer_once: bool = True
     read_own_term: bool = True
     read_new_round: bool = True
     read_match_term: bool = True

@@ -235,6 +235,21 @@ def _flapping_link(world: World, client: Client, a: str, b: str, c: str) -> None
     _write(world, client, "key0", first=b)
 
 
+def _late_transfer(world: World, client: Client, a: str, b: str, c: str) -> None:
+    """B is told to take over, but hears the answers of the others only after A has given up handing over."""
+    del client
+    leader = world.nodes[a]
+    leader.replica.transfer(world.now, object(), b, world.now + 2.0)
+    leader.kick()
+    world.run_until(lambda: world.nodes[b].replica.elections._transfer, 2, "the order to take over")
+    world.wires.stall(a, b)
+    world.wires.stall(c, b)
+    world.run(1.6)
+    world.wires.unstall(a, b)
+    world.wires.unstall(c, b)
+    _keeps_leading(world, a)
+
+
 def _keeps_leading(world: World, a: str) -> None:
     term = min(world.history.leaders)
     world.run(2.5)
@@ -292,6 +307,7 @@ SCHEDULES: dict[str, Schedule] = {
     "late acknowledgement": Schedule("match_term", _late_acknowledgement),
     "forgotten acknowledgement": Schedule("durable_first", _forgotten_acknowledgement),
     "deaf member": Schedule("pre_vote", _deaf_member),
+    "late transfer": Schedule("answer_once", _late_transfer),
     "bridge": Schedule("pre_vote", _bridge, range(4)),
     "flapping link": Schedule("pre_vote", _flapping_link, range(4)),
     "new leader reads early": Schedule("read_own_term", _new_leader_reads_early),
