@@ -7,7 +7,9 @@ of it stays behind for the next.
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import threading
 import time
 import traceback
 from collections import Counter
@@ -62,6 +64,18 @@ def run(settings: Settings, seed: int) -> Outcome:
     return Outcome(seed, report, wrong, time.process_time() - began)
 
 
+def _begin(parent: int) -> None:
+    """A process of the pool stays quiet, and does not outlive who started it, however that ended."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    logging.disable(logging.CRITICAL)
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def search(seeds: Iterable[int], settings: Settings, jobs: int) -> Iterator[Outcome]:
     """The outcomes in the order of the seeds, up to the first that went wrong."""
     if jobs == 1:
@@ -70,7 +84,7 @@ def search(seeds: Iterable[int], settings: Settings, jobs: int) -> Iterator[Outc
             if outcome.wrong:
                 return
         return
-    with ProcessPoolExecutor(jobs, initializer=logging.disable, initargs=(logging.CRITICAL,)) as pool:
+    with ProcessPoolExecutor(jobs, initializer=_begin, initargs=(os.getpid(),)) as pool:
         try:
             for outcome in pool.map(partial(run, settings), seeds):
                 yield outcome
