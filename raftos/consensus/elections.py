@@ -33,7 +33,7 @@ class Elections:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._asked_term = 0
+        self._asked_term = self._question = 0
         self._granted: set[str] = set()
         self._transfer = False
         self._votes: set[str] = set()
@@ -73,10 +73,10 @@ class Elections:
         if sum(voter in core.links for voter in core.others) + 1 < core.majority:
             return
         self._asked_term, self._transfer, self._granted = core.term + 1, transfer, {core.member_id}
+        self._question += 1
         if core.rules.pre_vote:
-            core.broadcast(
-                PreVote(self._asked_term, core.journal.last_index, core.journal.last_term, transfer)
-            )
+            last_index, last_term = core.journal.last_index, core.journal.last_term
+            core.broadcast(PreVote(self._asked_term, last_index, last_term, transfer, self._question))
             self._campaign_if_wanted()
         else:
             self._campaign()
@@ -108,7 +108,7 @@ class Elections:
             self._granted.clear()
         if granted and not self._granted:
             self._due = max(self._due, self._core.now + 0.2 * self._core.timings.election_s)
-        self._core.promise(peer, PreVoteAnswer(question.term, granted, self._core.term))
+        self._core.promise(peer, PreVoteAnswer(question.term, granted, self._core.term, question.question))
 
     def _would_vote(self, question: PreVote) -> bool:
         core = self._core
@@ -127,10 +127,15 @@ class Elections:
         if answer.current_term > core.term:
             core.engine.observe_term(core.now, answer.current_term)
             self._granted.clear()
-        elif answer.granted and self._granted and answer.term == self._asked_term == core.term + 1:
+        elif answer.granted and self._granted and self._is_asked(answer):
             if peer in core.others:
                 self._granted.add(peer)
             self._campaign_if_wanted()
+
+    def _is_asked(self, answer: PreVoteAnswer) -> bool:
+        """Whether it answers the present question; an earlier one may have been granted for a transfer."""
+        is_present = answer.question == self._question or not self._core.rules.answer_once
+        return is_present and answer.term == self._asked_term == self._core.term + 1
 
     def requested(self, peer: str, request: VoteRequest) -> None:
         """A real request: the engine decides, and its answer waits for the disk."""

@@ -12,6 +12,7 @@ does. The numbers are those of the findings the rules answer.
     durable_first     4  an acknowledgement or vote outruns the disk (27: the leader's own count)
     pre_vote          6  a returning member deposes a healthy leader, term after term
     one_change_at_a_time 21  two configurations under way decide without a common majority
+    answer_once       -  a late answer to an earlier pre-vote counts, and deposes a healthy leader
     read_own_term     -  a new leader answers a read before it knows what is committed
     read_new_round    -  a read joins a confirmation that was sent before the read began
     read_match_term   -  a confirmation of another term counts for a deposed leader
@@ -43,6 +44,7 @@ class Rules:
     durable_first: bool = True
     pre_vote: bool = True
     one_change_at_a_time: bool = True
+    answer_once: bool = True
     read_own_term: bool = True
     read_new_round: bool = True
     read_match_term: bool = True

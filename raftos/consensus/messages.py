@@ -66,6 +66,8 @@ class PreVote(Message, frozen=True, tag=5):
     last_index: int
     last_term: int
     transfer: bool
+    question: int = 0
+    """Its number: an answer that comes late must not count for the next question."""
 
 
 class PreVoteAnswer(Message, frozen=True, tag=6):
@@ -73,6 +75,7 @@ class PreVoteAnswer(Message, frozen=True, tag=6):
     """The term that was asked for."""
     granted: bool
     current_term: int
+    question: int = 0
 
 
 class StaleTerm(Message, frozen=True, tag=7):

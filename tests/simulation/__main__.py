@@ -1,6 +1,8 @@
 """`python -m tests.simulation`: search for consensus bugs by seed.
 
 python -m tests.simulation --seeds 200                 exit 1 and the seed on a violation
+python -m tests.simulation --seeds 60 --fresh          seeds that nobody has run yet; printed first
+python -m tests.simulation --seeds 60 --members 5      as many members, whatever the seed says
 python -m tests.simulation --seed 17 --trace           one seed, every event
 python -m tests.simulation --seeds 60 --without trim_held   show what a repair, or a care, is good for
 python -m tests.simulation --without list              the repairs and cares by name
@@ -17,9 +19,9 @@ import time
 
 from raftos.consensus.guard import Rules
 from tests.simulation.care import Care
-from tests.simulation.history import Violation
-from tests.simulation.run import Report, simulate
-from tests.simulation.schedules import SCHEDULES
+from tests.simulation.plan import drawn
+from tests.simulation.schedules import SCHEDULES, found, left_out
+from tests.simulation.search import Settings, Summary, command, search
 
 _NUMBERS = {
     "1": "keep_next_index",
@@ -38,16 +40,26 @@ def main() -> int:
     if arguments.without == "list":
         _list_rules()
         return 0
-    rules, care = _without(arguments.without)
-    if arguments.without and (violation := _directed(arguments.without, rules)):
-        print(f"without {arguments.without}: the directed schedule found: {violation}")
-        return 1
-    seeds = (
-        [arguments.seed]
-        if arguments.seed is not None
-        else range(arguments.start, arguments.start + arguments.seeds)
-    )
-    return _search(list(seeds), rules, care, trace=arguments.trace)
+    if (name := arguments.without) is not None:
+        name = _NUMBERS.get(name, name)
+        if name not in {field.name for field in (*dataclasses.fields(Rules), *dataclasses.fields(Care))}:
+            sys.exit(f"there is no repair or care {name!r}; see --without list")
+        if finding := found(name):
+            print(f"without {name}: the directed schedule found: {finding}")
+            return 1
+    rules, care = left_out(name) if name else (Rules(), Care())
+    settings = Settings(rules, care, arguments.members, arguments.trace)
+    return _search(_seeds(arguments), settings, arguments.jobs, name)
+
+
+def _seeds(arguments: argparse.Namespace) -> list[int]:
+    if arguments.seed is not None:
+        return [arguments.seed]
+    if not arguments.fresh:
+        return list(range(arguments.start, arguments.start + arguments.seeds))
+    seeds = [int.from_bytes(os.urandom(4), "big") for _ in range(arguments.seeds)]
+    print("fresh seeds:", *seeds, flush=True)
+    return seeds
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=20, help="how many seeds to run")
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="run only this seed")
+    parser.add_argument("--fresh", action="store_true", help="draw the seeds now, and print them")
+    parser.add_argument("--members", type=int, choices=(1, 3, 5), help="else the seed decides")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes")
     parser.add_argument("--trace", action="store_true", help="print every event")
     parser.add_argument("--without", metavar="NAME|list", help="leave one repair or care out")
     return parser
@@ -70,56 +85,32 @@ def _fix_hash_seed() -> None:
 def _list_rules() -> None:
     numbers = {name: number for number, name in _NUMBERS.items() if number.isdigit()}
     for rule in dataclasses.fields(Rules):
-        directed = "directed schedule" if rule.name in SCHEDULES else ""
-        print(f"{rule.name:17} {numbers.get(rule.name, '-'):>2}  {directed}")
+        print(f"{rule.name:19} {numbers.get(rule.name, '-'):>2}  {_schedules(rule.name)}")
     for care in dataclasses.fields(Care):
-        print(f"{care.name:17}  -")
+        print(f"{care.name:19}  -  {_schedules(care.name)}")
 
 
-def _without(name: str | None) -> tuple[Rules, Care]:
-    """All rules and all care but one."""
-    rules, care = Rules(), Care()
-    if name is None:
-        return rules, care
-    left_out = _NUMBERS.get(name, name)
-    if left_out in {field.name for field in dataclasses.fields(Rules)}:
-        return dataclasses.replace(rules, **{left_out: False}), care
-    if left_out in {field.name for field in dataclasses.fields(Care)}:
-        return rules, dataclasses.replace(care, **{left_out: False})
-    sys.exit(f"there is no repair or care {name!r}; see --without list")
+def _schedules(about: str) -> str:
+    return ", ".join(name for name, schedule in SCHEDULES.items() if schedule.about == about)
 
 
-def _directed(name: str, rules: Rules) -> Violation | None:
-    schedule = SCHEDULES.get(_NUMBERS.get(name, name))
-    if schedule is None:
-        return None
-    try:
-        schedule(rules)
-    except Violation as violation:
-        return violation
-    return None
-
-
-def _search(seeds: list[int], rules: Rules, care: Care, *, trace: bool) -> int:
-    began, reports, failed = time.monotonic(), list[Report](), 0
-    for seed in seeds:
-        try:
-            reports.append(simulate(seed, rules=rules, care=care, trace=trace))
-        except Violation as violation:
-            failed += 1
-            print(f"seed {seed}: {violation}", flush=True)
-            break
+def _search(seeds: list[int], settings: Settings, jobs: int, without: str | None) -> int:
+    began, summary, wrong = time.monotonic(), Summary(), False
+    for outcome in search(seeds, settings, min(jobs, len(seeds))):
+        if outcome.wrong:
+            wrong = True
+            print(f"seed {outcome.seed}: {outcome.wrong}", flush=True)
+            print(f"  {drawn(outcome.seed, settings.members)}")
+            print(f"  the same again: {command(outcome, settings, without)}")
+        else:
+            summary.add(outcome)
+    for sentence in summary.sentences():
+        print(sentence)
     print(
-        f"{len(reports)} seeds without a violation, {failed} with one; "
-        f"{sum(report.acknowledged for report in reports)} writes acknowledged, "
-        f"{sum(report.reads for report in reports)} reads, {sum(report.terms for report in reports)} terms, "
-        f"{sum(report.told for report in reports)} events told in {sum(report.visits for report in reports)} "
-        f"visits, {sum(report.came_late for report in reports)} of them too late; "
-        f"{time.monotonic() - began:.0f} s"
+        f"{summary.seeds} seeds in {time.monotonic() - began:.0f} s: "
+        f"{'a violation' if wrong else 'no violation'}"
     )
-    if len(seeds) == 1 and reports:
-        print(f"trace {reports[0].fingerprint}")
-    return 1 if failed else 0
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from raftos.errors import NoQuorum, RaftosError
 from raftos.state.command import Command, decode_result, encode_request
 from tests.simulation.history import Asked
-from tests.simulation.world import CLUSTER_EPOCH_MS, World
+from tests.simulation.lives import CLUSTER_EPOCH_MS
+from tests.simulation.world import World
 
 ATTEMPT_S = 1.0
 PATIENCE_S = 6.0
@@ -23,7 +24,6 @@ class Caller:
         self.pace_s = pace_s
         self.hasty = hasty
         self.stopped = False
-        self._created_ms = CLUSTER_EPOCH_MS
 
     def go(self) -> None:
         """Do the next thing."""
@@ -44,12 +44,17 @@ class Caller:
 
     def request_id(self) -> bytes:
         random = self.world.random
-        up = [node for node in self.world.nodes.values() if node.up]
-        times = [node.replica.cluster_time_ms(self.world.now) for node in up]
-        self._created_ms = created = max(times, default=self._created_ms)
+        created = self._time_ms()
         tail = bytearray(random.getrandbits(80).to_bytes(10, "big"))
         tail[0], tail[2] = 0x70 | (tail[0] & 0x0F), 0x80 | (tail[2] & 0x3F)
         return created.to_bytes(6, "big") + bytes(tail)
+
+    def _time_ms(self) -> int:
+        """Cluster time, as those members tell it that know; before the first stamp their wall clocks do."""
+        now, offset_ms = self.world.now, self.world.history.clock_offset_ms
+        replicas = [node.replica for node in self.world.nodes.values() if node.up]
+        times = [each.cluster_time_ms(now) for each in replicas if offset_ms is None or each._knows_time()]
+        return max(times, default=int((offset_ms or CLUSTER_EPOCH_MS) + 1000 * now))
 
     def _attempt(self, asked: Asked, member: str, then: Callable[[], None]) -> None:
         world = self.world
@@ -117,11 +122,11 @@ def call(
 ) -> None:
     """Hand a request to a member a moment from now, if it is still in the same life."""
     node, token = world.nodes[member], object()
-    world.tokens[token] = answered
+    world.turns.calls[token] = answered
 
     def deliver() -> None:
         request(token)
-        world.kick(node)
+        node.kick()
 
     incarnation = node.incarnation
-    world.after(world.random.expovariate(1 / 0.001), lambda: world.on(node, incarnation, deliver))
+    world.after(world.random.expovariate(1 / 0.001), lambda: node.on(incarnation, deliver))

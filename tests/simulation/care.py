@@ -25,6 +25,11 @@ listens to a replica that asks for a step.
 | `tables_alike`      | what a domain keeps depends on the member                                         |
 | `syncs_ask`         | a sync in place never asks for a step                                             |
 | `answers_ask`       | an acknowledgement never asks for a step                                          |
+| `checks_journal`    | a journal does not look at the checksums of what its records carry                |
+| `notices_failed_sync` | a member goes on after a sync that failed                                       |
+| `syncs_at_start`    | a member takes what it reads at its start for durable                             |
+| `keeps_time`        | a member that starts again believes its wall clock, not the last stamp            |
+| `lets_lead`         | members campaign although a leader lives                                          |
 """
 
 from __future__ import annotations
@@ -34,6 +39,7 @@ import sqlite3
 from dataclasses import dataclass, replace
 
 from raftos.consensus.journal import Journal
+from raftos.consensus.journal.records import END, Head, split_body
 from raftos.state.command import Command, Ok, Result
 from raftos.state.domain import Apply, Context, Domain, Due
 from raftos.state.domains import DOMAINS, chat, kv
@@ -66,6 +72,11 @@ class Care:
     tables_alike: bool = True
     syncs_ask: bool = True
     answers_ask: bool = True
+    checks_journal: bool = True
+    notices_failed_sync: bool = True
+    syncs_at_start: bool = True
+    keeps_time: bool = True
+    lets_lead: bool = True
 
 
 def foreseen(journal: Journal, machine: Machine) -> list[Told]:
@@ -87,6 +98,11 @@ def domains_with(care: Care) -> tuple[Domain, ...]:
     if not care.expires_late:
         domains = [replace(each, due=_early(each.due)) if each.due else each for each in domains]
     return tuple(domains)
+
+
+def unchecked_body(head: Head, body: bytes) -> tuple[bytes, bytes] | None:
+    """In place of the journal's `split_body`: a record with an end is taken for what was written."""
+    return (body[: head.length], END) if body.endswith(END) else split_body(head, body)
 
 
 _applied = itertools.count()

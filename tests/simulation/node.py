@@ -1,4 +1,4 @@
-"""One machine of the simulated cluster, its links, and whether its member wakes up when it has to.
+"""One machine of the simulated cluster: its disk, its member's life, and whether that wakes up in time.
 
 A step is taken only when somebody asks for it: that is what makes the shipped driver quick, and what
 it may get wrong. So where nobody asks, the simulation takes a step all the same, and it has to be in vain.
@@ -7,25 +7,22 @@ it may get wrong. So where nobody asks, the simulation takes a step all the same
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from raftos.consensus.guard import SafetyViolation
 from raftos.consensus.journal import Journal, Write
-from raftos.consensus.messages import Message
 from raftos.consensus.replica import Replica
 from raftos.state.events import Told
 from raftos.state.machine import Machine
 from raftos.state.reader import Reader
+from tests.simulation.history import Violation
 from tests.simulation.storage import SimulatedStorage
+from tests.simulation.timeline import Timeline
 
-
-class Link:
-    """One connection between two members: ordered, until it stalls or closes."""
-
-    def __init__(self, generation: int) -> None:
-        self.generation = generation
-        self.last_arrival: dict[str, float] = {}
-        self.stalled: dict[str, list[tuple[str, Message]]] = {}
+GATHER_S = 0.0005
+"""So long at most, an input waits for others of the same turn."""
 
 
 class Listening(Protocol):
@@ -39,22 +36,32 @@ class Listening(Protocol):
 class Node:
     """One machine: a disk that outlives crashes and, while it runs, a replica on it."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    stop: Callable[[str], None]
+    """Ends this life, for a reason."""
+    turn: Callable[[], None]
+    """What is done when the inputs of a moment have gathered."""
+
+    def __init__(self, name: str, folder: Path, time: Timeline) -> None:
         self.name = name
+        self._time = time
         self.folder = folder
         self.earlier = folder.with_name(f"{name}-earlier")
         self.storage = SimulatedStorage()
         self.incarnation = 0
+        self.intact: SimulatedStorage | None = None
+        """The disk as it was before a bit of it changed."""
+        self.lost = False
+        """It refused to start from a damaged disk, and stays down."""
         self.up = False
         self.replica: Replica
         self.journal: Journal
         self.machine: Machine
         self.reader: Reader
-        self.begin_life(0.0)
+        self.begin_life()
 
-    def begin_life(self, now: float) -> None:
+    def begin_life(self) -> None:
         """What a process knows when it starts."""
-        self.paused = False
+        self.paused = self.failed = False
         self.missed: list[Callable[[], None]] = []
         self.writing: Write | None = None
         self.stuck: list[tuple[int, bytes]] = []
@@ -64,7 +71,49 @@ class Node:
         """The open streams of this life."""
         self.kicked = self.running = self.waking = False
         """A turn is planned; is under way; and is planned for news that wait for company."""
-        self.stepped_at = now
+        self.stepped_at = self._time.now
+
+    def on(self, incarnation: int, event: Callable[[], None]) -> None:
+        """Run an event of one life: not after its crash, and later if the member is paused."""
+        if self.up and self.incarnation == incarnation:
+            if self.paused:
+                self.missed.append(lambda: self.on(incarnation, event))
+                return
+            try:
+                event()
+            except SafetyViolation as violation:
+                raise Violation(f"{self.name}: {violation}") from violation
+
+    def later(self, delay: float, event: Callable[[], None]) -> None:
+        """Plan an event of this life."""
+        self._time.after(delay, partial(self.on, self.incarnation, event))
+
+    def resume(self) -> None:
+        """What happened during a pause happens now."""
+        missed, self.missed, self.paused = self.missed, [], False
+        for event in missed:
+            event()
+
+    def kick(self) -> None:
+        """Plan a turn, in which a step concludes the inputs until then."""
+        if not self.kicked:
+            self.kicked = True
+            self.later(GATHER_S * self._time.random.random(), self.turn)
+
+    def fail(self, reason: str) -> None:
+        """Going on could lose data: nothing more is concluded, and the process ends in a moment."""
+        self.failed = True
+        self.later(0.01 * self._time.random.random(), lambda: self.stop(reason))
+
+    def close(self) -> None:
+        """Let go of the state; the disk keeps what it has."""
+        self.reader.close()
+        self.machine.close()
+
+    def miss_no_step(self) -> None:
+        """A step that nobody asked for has nothing to do."""
+        if not self.kicked and not self.failed and (undone := self.left_undone()):
+            raise Violation(f"{self.name} was not woken, but has left undone: {undone}")
 
     def left_undone(self) -> str:
         """What a step would do now, though none is planned; empty if it would do nothing.

@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 from raftos.consensus import proposals
 from raftos.consensus.guard import Rules
+from raftos.consensus.journal import segment
 from raftos.state import events
 from raftos.state.place import current_file
 from tests.simulation.caller import Caller
-from tests.simulation.care import Care
+from tests.simulation.care import Care, unchecked_body
 from tests.simulation.chats import OPENED, Chatter
 from tests.simulation.history import Violation
 from tests.simulation.ledger import WISHES
 from tests.simulation.locks import Locker, check_locks
+from tests.simulation.nemesis import Nemesis
+from tests.simulation.node import Node
+from tests.simulation.plan import Plan, drawn
 from tests.simulation.replay import Replay
 from tests.simulation.rooms import check_chat
 from tests.simulation.upkeep import Upkeep
 from tests.simulation.watchers import Watcher
-from tests.simulation.workload import Client, Nemesis
-from tests.simulation.world import TIMINGS, World
+from tests.simulation.workload import Client
+from tests.simulation.world import World
 
-FAULTS_S = 15.0
+FAULTS_S = 22.0
+"""From the beginning: so long things go wrong."""
+WHOLE_S = 30.0
+"""So long a run takes, healing and reckoning included."""
 RECOVERY_S = 6.0
 """Once healed, writes through every member succeed within this time."""
-
-
-_SIZES = {4: 5, 7: 1, 9: 5}
-"""Members by the last digit of the seed; three for the others."""
-_KEPT = {1: {"KEEP_REVISIONS": 40, "SWEEP_INDEXES": 16}}
-"""How many revisions' events are kept, and at which indexes older ones go, by the seed modulo 3: few,
-so that watchers who rest come too late."""
-BATCH_BYTES = TIMINGS.append_bytes // 2 - 200
-"""An entry has half the bytes of an append at most, as in the driver; this leaves some for its envelope."""
+CALM_S = 1.0
+"""So long, at the end, one leader has to lead without a break."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,11 @@ class Report:
     """What one run did, and the fingerprint of its trace."""
 
     fingerprint: str
-    acknowledged: int
-    reads: int
-    terms: int
-    sent_twice: int
-    told: int
-    visits: int
-    came_late: int
+    virtual_s: float
+    faults: Counter[str]
+    """How many of each kind happened."""
+    counts: dict[str, int]
+    """What users asked, members did and watchers were told."""
 
 
 def simulate(
@@ -63,36 +64,59 @@ def simulate(
     care: Care | None = None,
     trace: bool = False,
     members: int | None = None,
+    plan: Plan | None = None,
 ) -> Report:
     """Run one seed. Raises Violation."""
-    size = members or _SIZES.get(seed % 10, 3)
+    plan, care = plan or drawn(seed, members), care or Care()
     folder = Path(tempfile.mkdtemp(prefix="raftos-sim-", dir=_quick_folder()))
-    world = World(seed, folder, members=size, rules=rules, care=care, trace=trace)
     try:
-        with _set(events, **_KEPT.get(seed % 3, {})), _set(proposals, MAX_BATCH_BYTES=BATCH_BYTES):
-            users = Users(world)
-            _faulty_time(world, users)
-            _reckoning(world, users)
-            _look_back(world, folder / "replay")
+        with circumstances(plan, care):
+            return _run(World(seed, folder, plan=plan, rules=rules, care=care, trace=trace), plan, folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _run(world: World, plan: Plan, folder: Path) -> Report:
+    try:
+        users = Users(world, plan)
+        _faulty_time(world, users, plan)
+        _reckoning(world, users)
+        _look_back(world, folder / "replay")
     finally:
         world.stop()
-        shutil.rmtree(folder)
-    history = world.history
-    return Report(
-        world.fingerprint,
-        history.acknowledged,
-        history.reads,
-        max(history.leaders, default=0),
-        world.sent_twice,
-        sum(watcher.told for watcher in users.watchers),
-        sum(watcher.visits for watcher in users.watchers),
-        sum(watcher.came_late for watcher in users.watchers),
-    )
+    return Report(world.fingerprint, world.now - world.began, world.faults, _counts(world, users))
+
+
+def _counts(world: World, users: Users) -> dict[str, int]:
+    history, watchers = world.history, users.watchers
+    return {
+        "writes acknowledged": history.acknowledged,
+        "reads": history.reads,
+        "terms": max(history.leaders, default=0),
+        "events told": sum(watcher.told for watcher in watchers),
+        "visits of watchers": sum(watcher.visits for watcher in watchers),
+        "of them too late": sum(watcher.came_late for watcher in watchers),
+        "entries sent twice": world.wires.sent_twice,
+        "damaged journals refused": world.lives.refused,
+    }
 
 
 @contextmanager
-def _set(module: ModuleType, **limits: int) -> Iterator[None]:
-    """Have these limits of a module, for one run the same on all members, as it must be."""
+def circumstances(plan: Plan, care: Care) -> Iterator[None]:
+    """Have the limits of the plan, which are the same on all members, and what is not taken care of."""
+    kept = {"KEEP_REVISIONS": 40, "SWEEP_INDEXES": 16} if plan.few_events_kept else {}
+    checks: dict[str, object] = {} if care.checks_journal else {"split_body": unchecked_body}
+    with (
+        _set(events, **kept),
+        _set(proposals, MAX_BATCH_BYTES=plan.batch_bytes),
+        _set(segment, **checks),
+    ):
+        yield
+
+
+@contextmanager
+def _set(module: ModuleType, **limits: object) -> Iterator[None]:
+    """Have these in a module for a while."""
     before = {name: getattr(module, name) for name in limits}
     vars(module).update(limits)
     try:
@@ -109,13 +133,17 @@ def _quick_folder() -> str | None:
 class Users:
     """Who uses the cluster of one run."""
 
-    def __init__(self, world: World) -> None:
-        clients = [Client(world, f"c{number}", pace_s=0.06, hasty=number % 2 == 1) for number in range(4)]
-        lockers = [Locker(world, f"l{number}") for number in range(2)]
+    def __init__(self, world: World, plan: Plan) -> None:
+        pace_s = 0.06 * plan.pace
+        clients = [
+            Client(world, f"c{number}", pace_s=pace_s, hasty=number % 2 == 1)
+            for number in range(plan.clients)
+        ]
+        lockers = [Locker(world, f"l{number}") for number in range(plan.lockers)]
         rooms = [create.room for create in OPENED]
-        chatters = [Chatter(world, f"u{number}", rooms) for number in range(3)]
-        for chatter, create in zip(chatters, OPENED, strict=True):
-            world.after(0.2, lambda chatter=chatter, create=create: chatter.open_first(create))  # type: ignore[misc]
+        chatters = [Chatter(world, f"u{number}", rooms) for number in range(plan.chatters)]
+        for create, chatter in zip(OPENED, itertools.cycle(chatters), strict=False):
+            world.after(0.2, partial(chatter.open_first, create))
         self.callers: list[Caller] = [*clients, *lockers, *chatters]
         self.upkeep = Upkeep(world)
         self.watchers = [
@@ -127,12 +155,12 @@ class Users:
                 stale=number % 2 == 1,
                 rest_s=world.random.choice((0.05, 0.05, 1.0)),
             )
-            for number in range(5)
+            for number in range(plan.watchers)
         ]
 
 
-def _faulty_time(world: World, users: Users) -> None:
-    nemesis = Nemesis(world)
+def _faulty_time(world: World, users: Users, plan: Plan) -> None:
+    nemesis = Nemesis(world, plan)
     for go in [user.go for user in (*users.callers, users.upkeep)] + [each.go for each in users.watchers]:
         world.after(0.3, go)
     world.after(1.5, nemesis.go)
@@ -147,11 +175,12 @@ def _faulty_time(world: World, users: Users) -> None:
 
 
 def _reckoning(world: World, users: Users) -> None:
+    """After healing everything is as it was promised, within a bound."""
     _probe(world)
     world.run_until(lambda: users.upkeep.is_done, RECOVERY_S, "doing all that was due")
     users.upkeep.stopped = True
-    last = max(node.machine.applied_index for node in world.nodes.values())
-    nodes = list(world.nodes.values())
+    nodes = _members(world)
+    last = max(node.machine.applied_index for node in nodes)
     world.run_until(
         lambda: all(n.machine.applied_index >= last for n in nodes), RECOVERY_S, "catching up after healing"
     )
@@ -160,11 +189,33 @@ def _reckoning(world: World, users: Users) -> None:
         RECOVERY_S,
         "telling every watcher everything",
     )
-    world.run(1.5)
+    _calm_down(world)
     if len({(node.machine.applied_index, node.machine.state_hash) for node in nodes}) != 1:
         raise Violation(
             "members differ at the end: " + ", ".join(f"{n.name} {n.machine.applied_index}" for n in nodes)
         )
+
+
+def _members(world: World) -> list[Node]:
+    """All but those that are gone for good."""
+    return [world.nodes[name] for name in world.names]
+
+
+def _calm_down(world: World) -> None:
+    """One leader leads, and its term is everybody's, until the end."""
+    world.run(max(0.5, world.began + WHOLE_S - CALM_S - world.now))
+    leader = world.leader()
+    if leader is None:
+        raise Violation("nobody leads at the end")
+    term = world.nodes[leader].replica.core.term
+    world.run(CALM_S)
+    for node in _members(world):
+        core = node.replica.core
+        if core.term != term or core.leader != leader or core.is_leader != (node.name == leader):
+            raise Violation(
+                f"{leader} led in term {term}, but {CALM_S:g} s later {node.name} is in term {core.term} "
+                f"and follows {core.leader}, though nothing happened"
+            )
 
 
 def _probe(world: World) -> None:
@@ -182,7 +233,7 @@ def _probe(world: World) -> None:
 
 def _look_back(world: World, folder: Path) -> None:
     """Hold what was promised, told and kept against the agreed log, applied anew."""
-    nodes = list(world.nodes.values())
+    nodes = _members(world)
     replay = Replay(world.history, folder, world.domains)
     replay.check_answers(world.history)
     replay.check_ledger(world.ledger)

@@ -77,7 +77,7 @@ class Stream:
     # The steps.
 
     def _later(self, delay: float, step: Callable[[], None]) -> None:
-        self._world.later(self._node, delay, lambda: step() if self in self._siblings else None)
+        self._node.later(delay, lambda: step() if self in self._siblings else None)
 
     def _confirmed(self, answer: object) -> None:
         if isinstance(answer, RaftosError):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from raftos.state.command import encode_request
 from tests.simulation.caller import ATTEMPT_S, Caller
+from tests.simulation.lives import CLUSTER_EPOCH_MS
 from tests.simulation.node import Node
-from tests.simulation.world import CLUSTER_EPOCH_MS, World
+from tests.simulation.world import World
 
 INTERVAL_S = 0.5
 LONG_AFTER_MS = CLUSTER_EPOCH_MS + 24 * 3_600_000
@@ -23,7 +24,7 @@ class Upkeep(Caller):
         if self.stopped or not self.world.care.proposes_due:
             return
         for node in self.world.nodes.values():
-            self.world.on(node, node.incarnation, lambda node=node: self._round(node))  # type: ignore[misc]
+            node.on(node.incarnation, lambda node=node: self._round(node))  # type: ignore[misc]
         up = [node for node in self.world.nodes.values() if node.up]
         self.is_done = not any(node.reader.due(LONG_AFTER_MS) for node in up)
         self.world.after(INTERVAL_S, self.go)
@@ -37,4 +38,4 @@ class Upkeep(Caller):
                 request = encode_request(self.request_id(), command)
                 replica.propose(world.now, object(), [request], world.now + ATTEMPT_S)
             if due:
-                world.kick(node)
+                node.kick()

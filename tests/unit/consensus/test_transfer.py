@@ -15,10 +15,10 @@ def transfer(world: World, source: str, target: str) -> object:
     """Ask `source` to hand over to `target`; what it said in the end."""
     told: list[object] = []
     token = object()
-    world.tokens[token] = told.append
+    world.turns.calls[token] = told.append
     node = world.nodes[source]
     node.replica.transfer(world.now, token, target, world.now + TRANSFER_S)
-    world.kick(node)
+    node.kick()
     world.run_until(lambda: bool(told), ELECTED_S, "the end of the transfer")
     return told[0]
 
@@ -63,12 +63,12 @@ def test_a_deposed_leader_does_not_call_itself_the_new_one(tmp_path: Path) -> No
         assert source is not None
         told: list[object] = []
         token = object()
-        world.tokens[token] = told.append
+        world.turns.calls[token] = told.append
         node = world.nodes[source]
         node.replica.transfer(world.now, token, None, world.now + TRANSFER_S)
         node.replica.core.engine.observe_term(world.now, node.replica.core.term + 1)
         node.replica.tick(world.now)
-        world.turn(node)
+        world.turns.take(node)
         assert source not in told
         world.run_until(lambda: bool(told), ELECTED_S, "the end of the transfer")
     finally:

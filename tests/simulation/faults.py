@@ -1,0 +1,236 @@
+"""What is done to a cluster: to its wires, its members and its disks. Each fault ends by itself.
+
+A fault says whether it could happen; only those are counted. `nemesis.py` chooses among them. Transfers of
+leadership and doubled frames are no faults, but find some.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+from tests.simulation.lives import CLUSTER_EPOCH_MS
+from tests.simulation.world import World
+
+Fault = Callable[[], bool]
+WALLS_DIFFER_MS = 10 * 3_600_000
+
+
+class Faults:
+    """What all kinds of faults need."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.random = world.random
+
+    def _later(self, longest: float, event: Callable[[], object]) -> None:
+        self.world.after(self.random.random() * longest, event)
+
+    def _member(self) -> str:
+        """Any member that is not gone for good; often the leader."""
+        leader = self.world.leader()
+        return leader if leader and self.random.random() < 0.5 else self.random.choice(self.world.names)
+
+    def _others(self, name: str) -> list[str]:
+        return [other for other in self.world.names if other != name]
+
+
+class WireFaults(Faults):
+    """Links that are cut, stall, bounce, or deliver twice. A cluster of one has none."""
+
+    def all(self) -> dict[str, Fault]:
+        return {
+            "cut": self._cut,
+            "isolate": self._isolate,
+            "halves": self._halves,
+            "bridge": self._bridge,
+            "flap": self._flap,
+            "stall": lambda: self._stall_pair(2.0),
+            "long stall": lambda: self._stall_pair(9.0),
+            "deaf": lambda: self._stall_member(hears=False),
+            "mute": lambda: self._stall_member(hears=True),
+            "bounce": self._bounce,
+            "duplicate": self._duplicate,
+        }
+
+    def _pair(self) -> tuple[str, str] | None:
+        names = self.world.names
+        if len(names) < 2:
+            return None
+        one, other = self.random.sample(names, 2)
+        return one, other
+
+    def _cut_for(self, longest: float, a: str, b: str) -> None:
+        self.world.wires.cut_pair(a, b)
+        self._later(longest, lambda: self.world.wires.heal_pair(a, b))
+
+    def _cut(self) -> bool:
+        pair = self._pair()
+        if pair:
+            self._cut_for(2.0, *pair)
+        return bool(pair)
+
+    def _isolate(self) -> bool:
+        name = self._member()
+        for other in self._others(name):
+            self._cut_for(2.0, name, other)
+        return bool(self._others(name))
+
+    def _halves(self) -> bool:
+        """Two groups that do not see each other; at times neither is a majority of those who are up."""
+        return self._split(seen_by_both=0)
+
+    def _bridge(self) -> bool:
+        """The same, but one member sees everybody: both groups may have a majority with it."""
+        return self._split(seen_by_both=1)
+
+    def _split(self, *, seen_by_both: int) -> bool:
+        names = self.random.sample(self.world.names, len(self.world.names))[seen_by_both:]
+        half = len(names) // 2
+        longest = self.random.choice((1.0, 4.0))
+        for one, other in itertools.product(names[:half], names[half:]):
+            self._cut_for(longest, one, other)
+        return half > 0
+
+    def _flap(self) -> bool:
+        """One link is cut and heals, many times in a row."""
+        pair = self._pair()
+        if pair:
+            period_s = self.random.choice((0.01, 0.05, 0.2))
+            for number in range(self.random.randint(5, 30)):
+                at = number * period_s
+                self.world.after(at, lambda: self.world.wires.cut_pair(*pair))
+                self.world.after(at + 0.5 * period_s, lambda: self.world.wires.heal_pair(*pair))
+        return bool(pair)
+
+    def _stall_for(self, longest: float, sender: str, receiver: str) -> None:
+        self.world.wires.stall(sender, receiver)
+        self._later(longest, lambda: self.world.wires.unstall(sender, receiver))
+
+    def _stall_pair(self, longest: float) -> bool:
+        pair = self._pair()
+        if pair:
+            self._stall_for(longest, *pair)
+        return bool(pair)
+
+    def _stall_member(self, *, hears: bool) -> bool:
+        """A member hears everybody and is heard by nobody, or the other way round."""
+        name = self._member()
+        for other in self._others(name):
+            self._stall_for(5.0, *((name, other) if hears else (other, name)))
+        return bool(self._others(name))
+
+    def _bounce(self) -> bool:
+        pair = self._pair()
+        if pair:
+            self.world.wires.close_link(*pair)
+            self._later(0.02, lambda: self.world.wires.connect(*pair))
+        return bool(pair)
+
+    def _duplicate(self) -> bool:
+        self.world.wires.duplicating = True
+        self._later(2.0, self._duplicate_no_more)
+        return len(self.world.names) > 1
+
+    def _duplicate_no_more(self) -> None:
+        self.world.wires.duplicating = False
+
+
+class MemberFaults(Faults):
+    """Members that lose their power or their process, stand still, hand over, or look at a wrong clock."""
+
+    def all(self) -> dict[str, Fault]:
+        return {
+            "crash": self._crash,
+            "kill": self._kill,
+            "crash all": self._crash_all,
+            "pause": self._pause,
+            "wall clock": self._wall_clock,
+            "transfer": self._transfer,
+        }
+
+    def _crash(self) -> bool:
+        name = self._member()
+        self.world.lives.crash(name)
+        self._later(1.5, lambda: self.world.lives.start(name))
+        return True
+
+    def _kill(self) -> bool:
+        name = self._member()
+        self.world.lives.kill(name)
+        self._later(0.5, lambda: self.world.lives.start(name))
+        return True
+
+    def _crash_all(self) -> bool:
+        for name in self.world.names:
+            self.world.lives.crash(name)
+            self._later(0.5, lambda name=name: self.world.lives.start(name))  # type: ignore[misc]
+        return True
+
+    def _pause(self) -> bool:
+        name = self._member()
+        if self.world.nodes[name].paused:
+            return False
+        self.world.lives.pause(name)
+        self._later(2.0, lambda: self.world.lives.resume(name))
+        return True
+
+    def _wall_clock(self) -> bool:
+        """It jumps by hours, forwards or backwards; and is looked at when the member starts again."""
+        name = self._member()
+        jump_ms = self.random.randint(-WALLS_DIFFER_MS, WALLS_DIFFER_MS)
+        self.world.lives.walls_ms[name] = CLUSTER_EPOCH_MS + jump_ms
+        return self._kill() if self.random.random() < 0.3 else True
+
+    def _transfer(self) -> bool:
+        leader = self.world.leader()
+        if leader is None or self.world.nodes[leader].paused:
+            return False
+        node, target = self.world.nodes[leader], self.random.choice([None, *self.world.names])
+        self.world.note("transfer", leader, target)
+        node.replica.transfer(self.world.now, object(), target, self.world.now + 2.0)
+        node.kick()
+        return True
+
+
+class DiskFaults(Faults):
+    """Disks that are slow, hang, fill up, fail to sync, or forget a bit."""
+
+    def all(self) -> dict[str, Fault]:
+        return {
+            "slow disk": self._slow,
+            "full journal": lambda: self._full(self.world.disks.full_journal),
+            "full state": lambda: self._full(self.world.disks.full_state),
+            "failed sync": self._failed_sync,
+            "bit flip": self._bit_flip,
+        }
+
+    def _slow(self) -> bool:
+        name, slow = self._member(), self.world.disks.slow
+        slow[name] = self.random.choice((0.05, 0.3, 0.9, 2.5))
+        self._later(1.5, lambda: slow.pop(name, None))
+        return True
+
+    def _full(self, full: set[str]) -> bool:
+        name = self._member()
+        full.add(name)
+        self._later(2.0, lambda: full.discard(name))
+        return True
+
+    def _failed_sync(self) -> bool:
+        """The next sync of a disk fails: its member has to stop, and starts again from what is durable."""
+        node = self.world.nodes[self._member()]
+        if node.up:
+            node.storage.fail_next_sync(self.random)
+        return node.up
+
+    def _bit_flip(self) -> bool:
+        """One bit of a journal changes while its member is down; never of more than a minority."""
+        world, name = self.world, self._member()
+        damaged = sum(node.lost or node.intact is not None for node in world.nodes.values())
+        node = world.nodes[name]
+        if damaged >= (len(world.nodes) - 1) // 2 or node.intact is not None:
+            return False
+        world.lives.crash(name)
+        self._later(1.0, lambda: world.lives.start(name))
+        return world.disks.flip_bit(node)
