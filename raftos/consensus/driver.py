@@ -140,7 +140,11 @@ class Driver:
             self._journal,
             self._machine,
             self._replica,
-            Policy(config.snapshot_log_bytes, config.snapshot_keep, config.snapshot_interval_ms / 1000),
+            Policy(
+                config.snapshot_log_bytes,
+                keep=config.snapshot_keep,
+                interval_s=config.snapshot_interval_ms / 1000,
+            ),
         )
         await self._transport.start()
         self._tick()

@@ -43,7 +43,10 @@ class Policy(NamedTuple):
     """When snapshots are made, and how many stay."""
 
     log_bytes: int = 64 * 2**20
-    """After the log has grown by so much, and by no less than the last snapshot's size."""
+    """After the log has grown by so much ..."""
+    least_growth: float = 1.0
+    """... and by no less than this share of the last snapshot's size, so that a large state is not written
+    anew for every little change."""
     keep: int = 2
     interval_s: float = 0.0
     """Also after so long, if anything changed; 0 for never."""
@@ -179,7 +182,8 @@ class Keeper:
         if index < self._journal.first_index - 1:
             return True  # Without one, a follower that lacks the beginning could never catch up.
         late = 0 < self._policy.interval_s <= now - self._made_at
-        enough_bytes = max(self._policy.log_bytes, newest.size_bytes if newest else 0)
+        size_bytes = newest.size_bytes if newest else 0
+        enough_bytes = max(self._policy.log_bytes, self._policy.least_growth * size_bytes)
         return late or self._journal.bytes_since(index) >= enough_bytes
 
     def _make(self) -> None:

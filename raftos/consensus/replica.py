@@ -199,6 +199,7 @@ class Replica:
         self.core.now = now
         self.changes.is_paused = self.handover.is_under_way
         self.changes.ask(token, change, deadline)
+        self._tick_needed = True  # With fewer voters a majority may have what it had not before.
 
     def snapshot_made(self, now: float, index: int, term: int, size_bytes: int) -> None:
         """This member has a newer snapshot on its disk, for those who lack what it contains."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import logging
 import os
 import sys
 import time
@@ -21,7 +20,7 @@ from raftos.consensus.guard import Rules
 from tests.simulation.care import Care
 from tests.simulation.plan import drawn
 from tests.simulation.schedules import SCHEDULES, found, left_out
-from tests.simulation.search import Settings, Summary, command, search
+from tests.simulation.search import Settings, Summary, command, search, silence
 
 _NUMBERS = {
     "1": "keep_next_index",
@@ -36,7 +35,7 @@ _NUMBERS = {
 def main() -> int:
     arguments = _parser().parse_args()
     _fix_hash_seed()
-    logging.disable(logging.CRITICAL)
+    silence()
     if arguments.without == "list":
         _list_rules()
         return 0

@@ -92,6 +92,7 @@ class Disks:
         """The machine stops, maybe while the disk is writing: some bytes are down, none are synced."""
         self.stop_process(node)
         node.storage.crash(self._time.random)
+        node.shelf_disk.crash(self._time.random)
 
     def stop_process(self, node: Node) -> None:
         """What was written stays written, synced or not; the system will write it down some time."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+from raftos.consensus.configuration import Add, Promote, Remove, Standing
 from tests.simulation.lives import CLUSTER_EPOCH_MS
 from tests.simulation.world import World
 
@@ -193,6 +194,45 @@ class MemberFaults(Faults):
         return True
 
 
+class MembershipFaults(Faults):
+    """Members that come, are promoted and go, while all the rest happens to them."""
+
+    MOST = 7
+    """Machines in all, those that were removed among them."""
+
+    def all(self) -> dict[str, Fault]:
+        return {"add": self._add, "promote": self._promote, "remove": self._remove}
+
+    def _add(self) -> bool:
+        """A new machine asks to be let in, until it is; a leader's change may fail with it."""
+        world = self.world
+        if len(world.nodes) >= self.MOST or world.leader() is None:
+            return False
+        name = world.new_machine()
+        standing = self.random.choice((Standing.JOINING, Standing.JOINING, Standing.LEARNER))
+        self._ask_to_join(Add(name, "", standing))
+        return True
+
+    def _ask_to_join(self, add: Add) -> None:
+        known = self.world.configuration()
+        if known is not None and known.peer(add.id) is not None:
+            return
+        self.world.change(add)
+        if not self.world.healed:
+            self._later(1.0, lambda: self._ask_to_join(add))
+
+    def _promote(self) -> bool:
+        known = self.world.configuration()
+        learners = known.learners if known else ()
+        return bool(learners) and self.world.change(Promote(self.random.choice(learners)))
+
+    def _remove(self) -> bool:
+        """Anybody may go, but the leader; what that would break is refused."""
+        known, leader = self.world.configuration(), self.world.leader()
+        others = [peer.id for peer in known.peers if peer.id != leader] if known else []
+        return len(others) > 1 and self.world.change(Remove(self.random.choice(others)))
+
+
 class DiskFaults(Faults):
     """Disks that are slow, hang, fill up, fail to sync, or forget a bit."""
 
@@ -203,6 +243,7 @@ class DiskFaults(Faults):
             "full state": lambda: self._full(self.world.disks.full_state),
             "failed sync": self._failed_sync,
             "bit flip": self._bit_flip,
+            "spoilt snapshot": self._spoil,
         }
 
     def _slow(self) -> bool:
@@ -224,12 +265,24 @@ class DiskFaults(Faults):
             node.storage.fail_next_sync(self.random)
         return node.up
 
+    def _spoil(self) -> bool:
+        """For a while every piece of a snapshot that travels is damaged."""
+        self.world.wires.spoiling = True
+        self._later(2.0, self._spoil_no_more)
+        return True
+
+    def _spoil_no_more(self) -> None:
+        self.world.wires.spoiling = False
+
     def _bit_flip(self) -> bool:
         """One bit of a journal changes while its member is down; never of more than a minority."""
         world, name = self.world, self._member()
+        known = world.configuration()
+        if known is None or len(known.voters) < 3:
+            return False
         damaged = sum(node.lost or node.intact is not None for node in world.nodes.values())
         node = world.nodes[name]
-        if damaged >= (len(world.nodes) - 1) // 2 or node.intact is not None:
+        if damaged >= (len(known.voters) - 1) // 2 or node.intact is not None:
             return False
         world.lives.crash(name)
         self._later(1.0, lambda: world.lives.start(name))

@@ -6,22 +6,26 @@ nothing; all that happened to it meanwhile happens at once when it goes on.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from random import Random
 
-from raftos.consensus.configuration import Configuration
 from raftos.consensus.guard import Rules
 from raftos.consensus.journal import CorruptJournal, Identity, Journal
+from raftos.consensus.opening import Opened, open_member
 from raftos.consensus.replica import Replica
+from raftos.consensus.snapshots import SnapshotStore
 from raftos.errors import StartupError
 from raftos.state.domain import Domain
 from raftos.state.machine import Machine
 from tests.simulation.care import Care
 from tests.simulation.disks import Disks
-from tests.simulation.history import Violation
+from tests.simulation.history import History, Violation
 from tests.simulation.node import Node
 from tests.simulation.plan import Plan
+from tests.simulation.shelves import Shelf
 from tests.simulation.storage import SimulatedStorage
 from tests.simulation.timeline import Timeline
 from tests.simulation.turns import Turns
@@ -46,6 +50,7 @@ class Lives:
         wires: Wires,
         disks: Disks,
         turns: Turns,
+        history: History,
         domains: Sequence[Domain],
         rules: Rules,
         care: Care,
@@ -56,13 +61,14 @@ class Lives:
         self._wires = wires
         self._disks = disks
         self._turns = turns
+        self._history = history
         self._domains = domains
         self._rules = rules
         self._care = care
         self._plan = plan
-        self.walls_ms = {
-            name: CLUSTER_EPOCH_MS + time.random.randrange(WALL_CLOCKS_DIFFER_MS) for name in nodes
-        }
+        self.walls_ms = defaultdict[str, int](
+            lambda: CLUSTER_EPOCH_MS + time.random.randrange(WALL_CLOCKS_DIFFER_MS)
+        )
         """What the wall clock of each member would have shown at time 0."""
         self.refused = 0
         """How many members refused a damaged journal."""
@@ -70,15 +76,15 @@ class Lives:
     def start(self, name: str) -> None:
         """Begin a life, unless there is one. Raises Violation if the disk is not as it has to be."""
         node = self._nodes[name]
-        if node.up or node.lost or not self._open_journal(node):
+        if node.up or node.lost or node.gone or not self._open_journal(node):
             return
         node.incarnation += 1
         node.up = True
         node.begin_life()
-        self._open_state(node)
+        opened = self._open_state(node)
         node.replica = Replica(
             member_id=name,
-            configuration=Configuration.of(self._nodes),
+            configuration=node.first,
             journal=node.journal,
             applied_index=node.machine.applied_index,
             time_ms=node.machine.time_ms if self._care.keeps_time else 0,
@@ -89,6 +95,8 @@ class Lives:
             rules=self._rules,
         )
         node.replica.watching = node.incarnation % 2 == 1
+        shelf = node.shelf = Shelf(node, self._time, self._wires, self._history)
+        shelf.open(opened, self._plan.policy)
         self._time.note("start", name, node.journal.last_index, node.machine.applied_index)
         node.on(node.incarnation, lambda: self._tick(node))
 
@@ -120,20 +128,28 @@ class Lives:
                 storage, identity, segment_bytes=plan.segment_bytes, cache_bytes=plan.cache_bytes
             )
 
-    def _open_state(self, node: Node) -> None:
-        node.folder.mkdir(parents=True, exist_ok=True)
-        node.machine = Machine(node.folder, cluster_id="simulated", domains=self._domains)
+    def _open_state(self, node: Node) -> Opened:
+        snapshots = SnapshotStore(node.shelf_disk, "simulated")
+        try:
+            opened = open_member(node.journal, snapshots, node.folder, self._open_machine)
+        except StartupError as refusal:
+            raise Violation(f"{node.name} cannot start: {refusal}") from refusal
+        node.machine = opened.machine
         node.machine.on_events(lambda told: self._turns.told(node, told))
+        node.machine.on_replaced(lambda: _send_away(node))
         node.reader = node.machine.reader()
-        if node.journal.last_index < node.machine.applied_index:
-            raise Violation(
-                f"{node.name} applied {node.machine.applied_index}, "
-                f"but its log ends at {node.journal.last_index}"
-            )
+        return opened
+
+    def _open_machine(self, folder: Path) -> Machine:
+        return Machine(folder, cluster_id="simulated", domains=self._domains)
 
     def _tick(self, node: Node) -> None:
         node.later(TICK_S, lambda: self._tick(node))
         node.replica.tick(self._time.now)
+        node.shelf.tick()
+        if node.replica.core.expelled is not None:
+            self.retire(node.name)
+            return
         if not self._care.lets_lead and self._time.random.random() < CAMPAIGNS:
             node.replica.elections._ask(transfer=True)
         node.kick()
@@ -153,6 +169,13 @@ class Lives:
             self._end(node, "kill")
             self._disks.stop_process(node)
 
+    def retire(self, name: str) -> None:
+        """The member was removed, or never let in: it stops for good."""
+        node = self._nodes[name]
+        if node.up:
+            self._end(node, "retire")
+        node.gone = True
+
     def stop(self, node: Node, reason: str) -> None:
         """The member ends itself, because its disk fails, and is started again from what is durable."""
         self._end(node, reason)
@@ -160,6 +183,7 @@ class Lives:
 
     def _start_again(self, node: Node) -> None:
         node.storage.crash(self._time.random)
+        node.shelf_disk.crash(self._time.random)
         self._time.after(RESTART_S * self._time.random.random(), lambda: self.start(node.name))
 
     def _end(self, node: Node, how: str) -> None:
@@ -186,6 +210,12 @@ class Lives:
             if node.up and node.paused:
                 self.resume(name)
             self.start(name)
+
+
+def _send_away(node: Node) -> None:
+    """Whoever listens here was not told what a snapshot passes over, and resumes."""
+    for stream in list(node.streams):
+        stream.cut()
 
 
 def _holds(journal: Journal) -> tuple[object, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.simulation.faults import DiskFaults, Fault, MemberFaults, WireFaults
+from tests.simulation.faults import DiskFaults, Fault, MemberFaults, MembershipFaults, WireFaults
 from tests.simulation.plan import Plan
 from tests.simulation.world import World
 
@@ -19,6 +19,7 @@ class Nemesis:
             **WireFaults(world).all(),
             **MemberFaults(world).all(),
             **DiskFaults(world).all(),
+            **MembershipFaults(world).all(),
         }
 
     def go(self) -> None:

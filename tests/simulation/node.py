@@ -11,8 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from raftos.consensus.configuration import Configuration
+from raftos.consensus.core import Offer
 from raftos.consensus.guard import SafetyViolation
 from raftos.consensus.journal import Journal, Write
+from raftos.consensus.messages import SnapshotPiece, SnapshotWanted
 from raftos.consensus.replica import Replica
 from raftos.state.events import Told
 from raftos.state.machine import Machine
@@ -33,6 +36,16 @@ class Listening(Protocol):
     def cut(self) -> None: ...
 
 
+class Shelving(Protocol):
+    """What a member's life has to do with snapshots."""
+
+    def tick(self) -> None: ...
+
+    def offered(self, offers: list[Offer]) -> None: ...
+
+    def received(self, peer: str, generation: int, message: SnapshotWanted | SnapshotPiece) -> None: ...
+
+
 class Node:
     """One machine: a disk that outlives crashes and, while it runs, a replica on it."""
 
@@ -41,22 +54,29 @@ class Node:
     turn: Callable[[], None]
     """What is done when the inputs of a moment have gathered."""
 
-    def __init__(self, name: str, folder: Path, time: Timeline) -> None:
+    def __init__(self, name: str, folder: Path, time: Timeline, first: Configuration) -> None:
         self.name = name
+        self.first = first
+        """What it knows of the members as long as its log tells nothing."""
         self._time = time
         self.folder = folder
         self.earlier = folder.with_name(f"{name}-earlier")
         self.storage = SimulatedStorage()
+        self.shelf_disk = SimulatedStorage()
+        """Where its snapshots are."""
         self.incarnation = 0
         self.intact: SimulatedStorage | None = None
         """The disk as it was before a bit of it changed."""
         self.lost = False
         """It refused to start from a damaged disk, and stays down."""
+        self.gone = False
+        """It was removed from the cluster, and has stopped."""
         self.up = False
         self.replica: Replica
         self.journal: Journal
         self.machine: Machine
         self.reader: Reader
+        self.shelf: Shelving
         self.begin_life()
 
     def begin_life(self) -> None:
@@ -141,7 +161,8 @@ class Node:
         core, log = self.replica.core, self.journal
         if not core.is_leader:
             return False
-        matched = core.engine._SyncObj__raftMatchIndex.values()
+        known = core.engine._SyncObj__raftMatchIndex
+        matched = [known[core.engine._node(voter)] for voter in core.others]
         most = sorted([*matched, log.synced_index])[-core.majority]
         index = min(most, log.synced_index)
         return bool(index > core.engine.commit_index and log.term_at(index) == core.term)

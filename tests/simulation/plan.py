@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from raftos.consensus.core import Timings
+from raftos.consensus.keeper import Policy
 
 USUAL_WEIGHTS: Mapping[str, float] = {
     "crash": 22,
@@ -36,6 +37,10 @@ USUAL_WEIGHTS: Mapping[str, float] = {
     "full state": 3,
     "failed sync": 4,
     "bit flip": 2,
+    "spoilt snapshot": 4,
+    "add": 5,
+    "promote": 3,
+    "remove": 5,
 }
 """Every fault by name, and how often it happens where all of them do."""
 
@@ -48,6 +53,8 @@ class Plan:
     append_bytes: int = 2_000
     segment_bytes: int = 40_000
     cache_bytes: int = 8_000
+    snapshot_log_bytes: int = 10_000
+    """After so much log, members make a snapshot."""
     spacing_s: float = 0.5
     """Between two faults, on average."""
     weights: Mapping[str, float] = field(default_factory=lambda: dict(USUAL_WEIGHTS))
@@ -64,6 +71,10 @@ class Plan:
     @property
     def timings(self) -> Timings:
         return Timings(heartbeat_s=0.1, election_s=0.5, append_bytes=self.append_bytes)
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(self.snapshot_log_bytes, keep=2, least_growth=0.0)
 
     @property
     def batch_bytes(self) -> int:
@@ -85,6 +96,7 @@ def drawn(seed: int, members: int | None = None) -> Plan:
         append_bytes=random.choice((2_000, 2_000, 6_000, 40_000)),
         segment_bytes=random.choice((4_000, 40_000, 400_000)),
         cache_bytes=random.choice((1_000, 8_000, 8_000, 200_000)),
+        snapshot_log_bytes=random.choice((3_000, 10_000, 10_000, 50_000, 10**9)),
         spacing_s=random.choice((0.15, 0.4, 0.6, 1.2, 3.0)),
         weights=_weights(random),
         pace=random.choice((0.7, 1.0, 1.0, 2.0)),

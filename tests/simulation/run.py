@@ -98,6 +98,7 @@ def _counts(world: World, users: Users) -> dict[str, int]:
         "of them too late": sum(watcher.came_late for watcher in watchers),
         "entries sent twice": world.wires.sent_twice,
         "damaged journals refused": world.lives.refused,
+        **world.happened,
     }
 
 
@@ -167,11 +168,23 @@ def _faulty_time(world: World, users: Users, plan: Plan) -> None:
     world.run(FAULTS_S)
     nemesis.stopped = True
     world.heal()
+    world.run_until(lambda: _is_settled(world), RECOVERY_S, "all members being those of one configuration")
     for watcher in users.watchers:
         watcher.calm = True
     world.run(1.0)
     for caller in users.callers:
         caller.stopped = True
+
+
+def _is_settled(world: World) -> bool:
+    """Whether a leader is known by all of its configuration, and who belongs to none has stopped."""
+    known = world.configuration()
+    if known is None:
+        return False
+    for name in world.names:
+        if known.peer(name) is None and name not in known.removed:
+            world.lives.retire(name)
+    return all(known.peer(name) is not None for name in world.names)
 
 
 def _reckoning(world: World, users: Users) -> None:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 
+import structlog
+
 from raftos.consensus.guard import Rules
 from tests.simulation.care import Care
 from tests.simulation.history import Violation
@@ -43,6 +45,12 @@ class Outcome:
     report: Report | None
     wrong: str
     processor_s: float
+
+
+def silence() -> None:
+    """Members say much in a run, and nobody reads it."""
+    logging.disable(logging.CRITICAL)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 def run(settings: Settings, seed: int) -> Outcome:
@@ -72,7 +80,7 @@ def _begin(parent: int) -> None:
             time.sleep(1.0)
         os._exit(1)
 
-    logging.disable(logging.CRITICAL)
+    silence()
     threading.Thread(target=watch, daemon=True).start()
 
 

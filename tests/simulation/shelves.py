@@ -32,6 +32,8 @@ PIECE_BYTES = 8_000
 class Shelf:
     """What the keeper of one member's life needs done; its thread and its disk."""
 
+    keeper: Keeper
+
     def __init__(self, node: Node, time: Timeline, wires: Wires, history: History) -> None:
         self._node = node
         self._time = time
@@ -39,7 +41,6 @@ class Shelf:
         self._history = history
         self._jobs: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
         self._busy = False
-        self.keeper: Keeper
 
     def open(self, opened: Opened, policy: Policy) -> None:
         """Begin to keep the snapshots of a member that has just started."""
@@ -54,6 +55,9 @@ class Shelf:
             version="simulated",
             piece_bytes=PIECE_BYTES,
         )
+
+    def tick(self) -> None:
+        self.keeper.tick()
 
     def offered(self, offers: list[Offer]) -> None:
         self.keeper.offered(offers)
@@ -97,13 +101,14 @@ class Shelf:
 
     def remove_segments(self, names: list[str]) -> None:
         journal = self._node.journal
-        self._time.faults["log trimmed"] += 1
+        self._time.note("trim", self._node.name, journal.first_index)
+        self._time.happened["logs trimmed"] += 1
         self._node.later(0.01 * self._time.random.random(), lambda: journal.writer.remove(names))
 
     def exchange(self, path: Path, stored: Stored) -> None:
         node, header = self._node, stored.header
         self._time.note("install", node.name, header.index)
-        self._time.faults["snapshot installed"] += 1
+        self._time.happened["snapshots installed"] += 1
         node.machine.replace(path)
         node.stuck = []
         self._history.applied(node.name, node.machine, self._time.now)

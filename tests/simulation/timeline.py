@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 
@@ -25,6 +26,8 @@ class Timeline:
         self._order = itertools.count()
         self._digest = hashlib.blake2b(digest_size=16)
         self._trace = trace
+        self.happened: Counter[str] = Counter()
+        """What members did besides, how often."""
 
     def after(self, delay: float, event: Callable[[], object]) -> None:
         heapq.heappush(self._queue, (self.now + delay, next(self._order), event))

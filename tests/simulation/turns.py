@@ -72,6 +72,8 @@ class Turns:
             ended = self.calls.pop(token, None)
             if ended is not None:
                 ended(value)
+        if output.offers:
+            node.shelf.offered(output.offers)
         if output.committed:
             self._apply(node, output.committed)
 
@@ -87,6 +89,8 @@ class Turns:
         self._apply_stuck(node)
 
     def _apply_stuck(self, node: Node) -> None:
+        if not node.stuck:
+            return  # A snapshot was installed, which has it.
         full = node.name in self._disks.full_state
         self._disks.trouble(node, "state", full=full)
         if full:

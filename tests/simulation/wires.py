@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 
 from raftos.consensus.core import Frame
-from raftos.consensus.messages import Acknowledged, Append, Message
+from raftos.consensus.messages import Acknowledged, Append, Message, SnapshotPiece, SnapshotWanted
 from tests.simulation.care import Care
 from tests.simulation.node import Node
 from tests.simulation.timeline import Timeline
@@ -36,7 +36,7 @@ class Wires:
         self.cut: set[frozenset[str]] = set()
         self.stalling: set[tuple[str, str]] = set()
         """From whom to whom no frames get through, though links may come up."""
-        self.duplicating = False
+        self.duplicating = self.spoiling = False
         self.sent_twice = 0
         """How many entries travelled twice over one link."""
         self._time = time
@@ -133,7 +133,7 @@ class Wires:
         """Nothing is cut, stalled or doubled from now on."""
         self.cut.clear()
         self.stalling.clear()
-        self.duplicating = False
+        self.duplicating = self.spoiling = False
         for link in self.links.values():
             for receiver in list(link.stalled):
                 for source, message in link.stalled.pop(receiver):
@@ -167,7 +167,9 @@ class Wires:
 
         def arrive() -> None:
             time.note("frame", sender, receiver, type(message).__name__)
-            if node.replica.received(time.now, sender, generation, message) and self._is_heard(message):
+            if isinstance(message, SnapshotWanted | SnapshotPiece):
+                node.shelf.received(sender, generation, self._maybe_spoilt(message))
+            elif node.replica.received(time.now, sender, generation, message) and self._is_heard(message):
                 node.kick()
             else:
                 node.miss_no_step()
@@ -175,6 +177,15 @@ class Wires:
         node.later(arrival - time.now, arrive)
         if self.duplicating and time.random.random() < 0.3:
             node.later(arrival - time.now + time.random.expovariate(1 / 0.05), arrive)
+
+    def _maybe_spoilt(self, message: SnapshotWanted | SnapshotPiece) -> SnapshotWanted | SnapshotPiece:
+        """While `spoiling`, a bit of each piece of a snapshot flips, as by a bad disk or memory."""
+        if not self.spoiling or isinstance(message, SnapshotWanted) or not message.data:
+            return message
+        data = bytearray(message.data)
+        data[self._time.random.randrange(len(data))] ^= 1 << self._time.random.randrange(8)
+        self._time.happened["pieces spoilt"] += 1
+        return SnapshotPiece(message.index, message.index_term, message.offset, bytes(data))
 
     def _is_heard(self, message: Message) -> bool:
         return self._care.answers_ask or not isinstance(message, Acknowledged)

@@ -19,6 +19,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
+from raftos.consensus.configuration import Change, Configuration
 from raftos.consensus.guard import Rules
 from tests.simulation.care import Care, domains_with
 from tests.simulation.disks import Disks
@@ -51,8 +52,11 @@ class World(Timeline):
         self.domains = domains_with(self.care)
         self.history = History()
         self.ledger = Ledger()
+        self._folder = folder
+        self.healed = False
         names = [f"n{number}" for number in range(1, plan.members + 1)]
-        self.nodes = {name: Node(name, folder / name, self) for name in names}
+        first = Configuration.of(names)
+        self.nodes = {name: Node(name, folder / name, self, first) for name in names}
         self.wires = Wires(self, self.nodes, self.care)
         self.disks = Disks(self, self.care)
         self.turns = Turns(self, self.wires, self.disks, self.history, self.ledger)
@@ -62,6 +66,7 @@ class World(Timeline):
             self.wires,
             self.disks,
             self.turns,
+            self.history,
             self.domains,
             rules or Rules(),
             self.care,
@@ -70,15 +75,41 @@ class World(Timeline):
         self.faults: Counter[str] = Counter()
         """How many of each kind happened."""
         for node in self.nodes.values():
-            node.stop = partial(self.lives.stop, node)
-            node.turn = partial(self.turns.take, node)
-            self.lives.start(node.name)
+            self._begin(node)
         self.after(0.0, self.wires.keep_connecting)
+
+    def _begin(self, node: Node) -> None:
+        node.stop = partial(self.lives.stop, node)
+        node.turn = partial(self.turns.take, node)
+        self.lives.start(node.name)
+
+    def new_machine(self) -> str:
+        """One more machine, which belongs to nobody yet, is there from now on; its name."""
+        name = f"n{len(self.nodes) + 1}"
+        self.nodes[name] = node = Node(name, self._folder / name, self, Configuration(()))
+        self._begin(node)
+        return name
 
     @property
     def names(self) -> list[str]:
-        """All members at this moment, but those that are gone for good."""
-        return [node.name for node in self.nodes.values() if not node.lost]
+        """All machines at this moment, but those that are gone for good."""
+        return [node.name for node in self.nodes.values() if not (node.lost or node.gone)]
+
+    def change(self, change: Change) -> bool:
+        """Ask the leader for a change of the members; False if nobody leads."""
+        leader = self.leader()
+        if leader is None or self.nodes[leader].paused:
+            return False
+        node = self.nodes[leader]
+        self.note("change", leader, change)
+        node.replica.change(self.now, object(), change, self.now + 2.0)
+        node.kick()
+        return True
+
+    def configuration(self) -> Configuration | None:
+        """The members, as the present leader knows them."""
+        leader = self.leader()
+        return None if leader is None else self.nodes[leader].replica.core.configuration
 
     def leader(self) -> str | None:
         """The leader of the highest term that is up, if any."""
@@ -88,6 +119,7 @@ class World(Timeline):
     def heal(self) -> None:
         """Every wire, every member, every disk as it should be."""
         self.note("heal")
+        self.healed = True
         self.disks.heal()
         self.wires.heal()
         self.lives.heal()
