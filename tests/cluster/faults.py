@@ -57,6 +57,8 @@ class Fault(Generic[A]):
     strike: Callable[[A], AbstractContextManager[None]]
     serves: bool = True
     """Whether a majority goes on: then writes are acknowledged while it lasts."""
+    writes: int = WRITES
+    """How many of them to wait for."""
 
 
 def inject(arena: A, name: str, fault: Fault[A]) -> None:
@@ -64,7 +66,7 @@ def inject(arena: A, name: str, fault: Fault[A]) -> None:
     arena.moment()
     with arena.load.during(name), fault.strike(arena):
         if fault.serves:
-            arena.load.progress(WRITES)
+            arena.load.progress(fault.writes)
         else:
             arena.load.trouble(FAILURES)
     arena.load.progress(WRITES)
