@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from raftos_cli.devcluster import Member
@@ -32,6 +32,7 @@ class Arena:
     cluster: Cluster
     load: Workload
     choice: random.Random
+    longer: float = field(default=1, kw_only=True)
 
     def moment(self, most_s: float = 0.3) -> None:
         """Faults strike at any time."""
@@ -59,12 +60,15 @@ class Fault(Generic[A]):
     """Whether a majority goes on: then writes are acknowledged while it lasts."""
     writes: int = WRITES
     """How many of them to wait for."""
+    least_s: float = 0
+    """How long it lasts at least; in the long form `Arena.longer` times that."""
 
 
 def inject(arena: A, name: str, fault: Fault[A]) -> None:
     """Strike once, see what it does to the load, undo it, and see the load go on."""
     arena.moment()
     with arena.load.during(name), fault.strike(arena):
+        time.sleep(fault.least_s * arena.longer)
         if fault.serves:
             arena.load.progress(fault.writes)
         else:

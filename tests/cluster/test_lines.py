@@ -24,6 +24,8 @@ pytestmark = pytest.mark.timeout(240)
 
 FAULTS_DRAWN = 10
 CUTS = 8
+LONGER = 4
+"""Then a stalled link is silent for longer than links may be."""
 FEW = 20
 """Writes to wait for where each takes long."""
 
@@ -101,10 +103,10 @@ def all_cut_at_once(arena: LinesArena) -> Iterator[None]:
 LINE_FAULTS: dict[str, Fault[LinesArena]] = {
     "all lines slow": Fault(all_slow, writes=FEW),
     "leader slow": Fault(leader_slow, writes=FEW),
-    "follower slow to answer": Fault(follower_slow_to_answer),
+    "follower slow to answer": Fault(follower_slow_to_answer, least_s=1.2),
     "all lines lossy": Fault(all_lossy),
-    "leader on a narrow line": Fault(leader_narrow),
-    "leader stalled towards one": Fault(leader_stalled_towards_one),
+    "leader on a narrow line": Fault(leader_narrow, least_s=1),
+    "leader stalled towards one": Fault(leader_stalled_towards_one, least_s=1),
     "leader stalled towards all": Fault(leader_stalled_towards_all),
     "lines cut by lot": Fault(lines_cut),
     "all lines cut at once": Fault(all_cut_at_once),
@@ -127,7 +129,8 @@ def run(cluster: Cluster, lines: Lines, seed: int, count: int | None) -> None:
     with Workload(cluster, seed) as load:
         load.progress(WRITES)
         names = shuffled(LINE_FAULTS, choice) if count is None else drawn(LINE_FAULTS, choice, count)
-        inject_all(LinesArena(cluster, load, choice, lines), LINE_FAULTS, names)
+        arena = LinesArena(cluster, load, choice, lines, longer=1 if count is None else LONGER)
+        inject_all(arena, LINE_FAULTS, names)
     load.check()
     leader = cluster.leader()
     for follower in cluster.followers():
