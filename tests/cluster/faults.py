@@ -21,7 +21,7 @@ from raftos_cli.devcluster import Member
 from tests.cluster.daemons import Cluster, wait_until
 from tests.cluster.workload import Workload
 
-WRITES = 60
+WRITES = 40
 FAILURES = 4
 
 

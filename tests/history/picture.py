@@ -14,10 +14,11 @@ from html import escape
 from typing import Any
 
 from tests.history.linearizability import Call, Verdict
-from tests.history.operations import NEVER, Read, Window, Write
+from tests.history.operations import NEVER, Cell, Read, Window, Write
 
 MOST_CALLS = 120
 LISTED = 14
+MOST_STATES = 3
 LEFT, TOP, LANE, BAR = 110, 90, 34, 22
 NARROWEST, WIDEST = 1_100, 8_000
 PIXELS_EACH = 26
@@ -43,6 +44,7 @@ STYLE = (
     "text{font:11px ui-monospace,monospace;fill:#222}.t{font-size:15px;font-weight:bold}"
     ".w{fill:#c0392b;fill-opacity:.10}.l{stroke:#ddd}.b{stroke:#555;stroke-width:.8}"
     ".x{stroke:#7b0000;stroke-width:2.5}.u{stroke-dasharray:4 3}"
+    ".r{fill:#b00}.e{text-anchor:end}"
 )
 Operation = Read | Write
 
@@ -135,7 +137,7 @@ def _windows(windows: Sequence[Window], scale: _Scale, bottom: float) -> Iterato
         yield (
             f'<rect class="w" x="{left:.1f}" y="{TOP}" width="{max(right - left, 2):.1f}" '
             f'height="{bottom - TOP}"><title>{escape(name)}</title></rect>'
-            f'<text x="{left:.1f}" y="{TOP - 22 - 12 * line}" fill="#a02">{escape(name)}</text>'
+            f'<text x="{left:.1f}" y="{TOP - 22 - 12 * line}" class="r">{escape(name)}</text>'
         )
 
 
@@ -151,13 +153,18 @@ def _bar(
     words = label if len(label) <= room else number if len(number) <= room else ""
     classes = "x" if blamed else "b u" if operation.returned == NEVER else "b"
     until = "never told" if operation.returned == NEVER else f"{operation.returned:.4f} s"
+    below = f'<text class="e r" x="{right:.1f}" y="{y + BAR + 9}">{escape(label)}</text>' if blamed else ""
     more = f"{label}\n{operation.client}, {operation.invoked:.4f} s to {until}"
     return (
         f'<g><rect class="{classes}" x="{left:.1f}" y="{y}" rx="3" width="{max(right - left, 2):.1f}" '
         f'height="{BAR}" fill="{COLOURS["blamed" if blamed else kind]}"/>'
-        f'<text x="{left + 3:.1f}" y="{y + BAR - 7}">{escape(words)}</text>'
+        f'<text x="{left + 3:.1f}" y="{y + BAR - 7}">{escape(words)}</text>{below}'
         f"<title>{escape(more)}</title></g>"
     )
+
+
+def _shown_state(cells: Sequence[Cell]) -> str:
+    return "; ".join(f"version {cell.version}, {cell.value}" if cell.version else "nothing" for cell in cells)
 
 
 def _story(verdict: Verdict[Operation, Any], y: float) -> Iterator[str]:
@@ -168,10 +175,10 @@ def _story(verdict: Verdict[Operation, Any], y: float) -> Iterator[str]:
         f"{number:>6}  {call.item}  ({call.item.client})"
         for number, call in enumerate(verdict.order[first:], first + 1)
     ]
-    for state in sorted(map(str, verdict.states))[:3]:
+    for state in sorted(map(_shown_state, verdict.states))[:MOST_STATES]:
         lines.append(f"        then the keys held {state}")
     if verdict.blamed is not None:
         lines.append(f"No order has: {verdict.blamed.item}  ({verdict.blamed.item.client})")
     for number, line in enumerate(lines):
-        colour = ' fill="#b00"' if line.startswith("No order") else ""
+        colour = ' class="r"' if line.startswith("No order") else ""
         yield f'<text x="12" y="{y + 16 * number}" xml:space="preserve"{colour}>{escape(line)}</text>'
