@@ -95,6 +95,22 @@ def drawn(faults: Mapping[str, Fault[A]], choice: random.Random, more: int) -> l
     return choice.sample(names, len(names))
 
 
+def together(outer: Fault[A], inner: Fault[A]) -> Fault[A]:
+    """Both at once; the one that struck last is undone first."""
+
+    @contextmanager
+    def strike(arena: A) -> Iterator[None]:
+        with outer.strike(arena), inner.strike(arena):
+            yield
+
+    return Fault(
+        strike,
+        serves=outer.serves and inner.serves,
+        writes=min(outer.writes, inner.writes),
+        least_s=max(outer.least_s, inner.least_s),
+    )
+
+
 # Processes.
 
 
