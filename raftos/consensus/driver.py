@@ -132,9 +132,7 @@ class Driver:
 
     async def stop(self) -> None:
         self._stopped = True
-        for call in self._calls:
-            if not call.done():
-                call.set_exception(OutcomeUnknown("this member stopped; send the request again to another"))
+        self._abandon_calls()
         if self._timer is not None:
             self._timer.cancel()
         for task in self._answering:
@@ -179,9 +177,17 @@ class Driver:
         return new_leader
 
     def _new_call(self) -> asyncio.Future[Any]:
+        if self.failed.done():
+            # No step follows a failure, so nothing would ever end this call.
+            raise NotReady("this member is about to stop for good; ask another member")
         call: asyncio.Future[Any] = self._loop.create_future()
         self._calls.add(call)
         return call
+
+    def _abandon_calls(self) -> None:
+        for call in self._calls:
+            if not call.done():
+                call.set_exception(OutcomeUnknown("this member stopped; send the request again to another"))
 
     async def ask(self, member_id: str, body: bytes, timeout_s: float) -> bytes:
         return await self._ask(member_id, _MEMBER, body, timeout_s)
@@ -320,6 +326,7 @@ class Driver:
         log.critical("this member stops: going on could lose data", reason=str(failure), exc_info=failure)
         if not self.failed.done():
             self.failed.set_exception(failure)
+            self._abandon_calls()
 
     # What is to be done: send, write, apply.
 

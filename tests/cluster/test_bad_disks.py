@@ -153,6 +153,22 @@ def test_disk_faults_by_lot(shimmed: ShimmedCluster, seed: int) -> None:
     run(shimmed, seed, MORE)
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS], ids=["EIO", "EROFS"])
+def test_an_idle_leader_whose_disk_fails_ends(shimmed: ShimmedCluster, number: int) -> None:
+    """It stops at once, as nobody is connected to it, and still believes that it leads: it waits for nothing."""
+    shimmed.settle()
+    leader = shimmed.leader()
+    with shimmed.client(*shimmed.followers()) as client:
+        shimmed.of(leader).fail_writes(number)
+        client.kv.put("the last straw", "1")
+        wait_until(f"{leader.name} stops", lambda: not shimmed.is_running(leader))
+        assert client.kv.get("the last straw").version == 1
+    assert last_words(shimmed, leader) == 1
+    shimmed.of(leader).heal()
+    shimmed.start(leader)
+    shimmed.settle()
+
+
 def test_all_disks_fail_at_once(shimmed: ShimmedCluster) -> None:
     """Nobody is left, and everything that was acknowledged is there once the disks are good again."""
     with Workload(shimmed, 6) as load:
