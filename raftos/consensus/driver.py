@@ -163,9 +163,7 @@ class Driver:
 
     async def stop(self) -> None:
         self._stopped = True
-        for call in self._calls:
-            if not call.done():
-                call.set_exception(OutcomeUnknown("this member stopped; send the request again to another"))
+        self._abandon_calls()
         if self._timer is not None:
             self._timer.cancel()
         self._questions.stop()
@@ -224,9 +222,17 @@ class Driver:
         return HeldSnapshot(self._snapshots, stored)
 
     def _new_call(self) -> asyncio.Future[Any]:
+        if self.failed.done():
+            # No step follows a failure, so nothing would ever end this call.
+            raise NotReady("this member is about to stop for good; ask another member")
         call: asyncio.Future[Any] = self._loop.create_future()
         self._calls.add(call)
         return call
+
+    def _abandon_calls(self) -> None:
+        for call in self._calls:
+            if not call.done():
+                call.set_exception(OutcomeUnknown("this member stopped; send the request again to another"))
 
     async def ask(self, member_id: str, body: bytes, timeout_s: float) -> bytes:
         return await self._ask(member_id, _MEMBER, body, timeout_s)
@@ -381,6 +387,7 @@ class Driver:
         log.critical("this member stops: going on could lose data", reason=str(failure), exc_info=failure)
         if not self.failed.done():
             self.failed.set_exception(failure)
+            self._abandon_calls()
 
     def _follow_configuration(self) -> None:
         """Dial whom the configuration names, and let go of those that it does not name any more."""
@@ -397,6 +404,7 @@ class Driver:
         if not self.failed.done():
             log.critical("this member stops: it was removed", reason=why)
             self.failed.set_exception(Expelled(why))
+            self._abandon_calls()
 
     # What the keeper of snapshots needs done.
 

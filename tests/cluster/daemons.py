@@ -207,13 +207,14 @@ class Cluster:
         found: list[Member] = []
 
         def somebody_leads() -> bool:
-            found[:] = [member for member in self.members if self._leads(member)]
+            found[:] = [member for member in self.members if self.leads(member)]
             return len(found) == 1
 
         wait_until("one member leads", somebody_leads)
         return found[0]
 
-    def _leads(self, member: Member) -> bool:
+    def leads(self, member: Member) -> bool:
+        """Whether a member believes that it leads."""
         if self.dev.state(member) != "running":
             return False
         answer = self.ask(member, "/v1/leader")

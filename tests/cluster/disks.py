@@ -35,7 +35,12 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
 
 def resize(folder: Path, size: str) -> None:
     """Give a mounted disk another size, such as `16m`."""
-    _run("mount", "-o", f"remount,size={size}", str(folder))
+    remount(folder, f"size={size}")
+
+
+def remount(folder: Path, options: str) -> None:
+    """Change what a mounted disk is; `ro` fails while something is open for writing."""
+    _run("mount", "-o", f"remount,{options}", str(folder))
 
 
 def fill(file: Path, *, spare_bytes: int = 0) -> None:

@@ -1,0 +1,49 @@
+"""Processes that die, sleep and return under every kind of operation: the whole history has an order.
+
+The short form strikes once with each fault of the table, on one cluster and in one history; `tox -e faults`
+draws longer sequences from many seeds.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.cluster.daemons import Cluster
+from tests.cluster.faults import PROCESS_FAULTS, WRITES, Arena, drawn, inject_all, shuffled
+from tests.cluster.workload import Workload
+
+pytestmark = pytest.mark.timeout(240)
+
+MORE = 3
+
+
+def run(cluster: Cluster, seed: int, more: int | None) -> None:
+    """Every fault once, and `more` by lot in the long form."""
+    choice = random.Random(seed)
+    with Workload(cluster, seed) as load:
+        load.progress(WRITES)
+        names = shuffled(PROCESS_FAULTS, choice) if more is None else drawn(PROCESS_FAULTS, choice, more)
+        inject_all(Arena(cluster, load, choice), PROCESS_FAULTS, names)
+    load.check()
+
+
+def test_each_process_fault_once(cluster: Cluster) -> None:
+    """Acknowledged where it says so, refused where not, and in the end one order of it all."""
+    run(cluster, 1, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 4))
+def test_process_faults_by_lot(cluster: Cluster, seed: int) -> None:
+    """The same in longer sequences, the same fault perhaps twice in a row."""
+    run(cluster, seed, MORE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("idle", [5], indirect=True)
+def test_five_members(idle: Cluster) -> None:
+    """Two may be lost at any time."""
+    idle.start()
+    run(idle, 6, MORE)
