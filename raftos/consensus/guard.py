@@ -11,6 +11,7 @@ does. The numbers are those of the findings the rules answer.
     match_term        3  an acknowledgement of an earlier term counts in this one
     durable_first     4  an acknowledgement or vote outruns the disk (27: the leader's own count)
     pre_vote          6  a returning member deposes a healthy leader, term after term
+    members_only     20  an answer of somebody who is no member any more fails in every turn
     one_change_at_a_time 21  two configurations under way decide without a common majority
     answer_once       -  a late answer to an earlier pre-vote counts, and deposes a healthy leader
     read_own_term     -  a new leader answers a read before it knows what is committed
@@ -43,6 +44,7 @@ class Rules:
     match_term: bool = True
     durable_first: bool = True
     pre_vote: bool = True
+    members_only: bool = True
     one_change_at_a_time: bool = True
     answer_once: bool = True
     read_own_term: bool = True

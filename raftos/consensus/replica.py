@@ -171,10 +171,14 @@ class Replica:
         handler = self._handlers.get(type(message))
         if handler is None or self.core.links.get(peer) != generation:
             return False
-        if peer not in self.core.followers and (type(message) in ANSWERS or self.core.is_gone(peer)):
+        if peer not in self.core.followers and self._is_to_be_dropped(peer, message):
             return False
         handler(peer, message)
         return self._tick_needed or not isinstance(message, Acknowledged)
+
+    def _is_to_be_dropped(self, peer: str, message: Message) -> bool:
+        """Answers of those whom the configuration in force does not name; everything of those that are gone."""
+        return self.core.rules.members_only and (type(message) in ANSWERS or self.core.is_gone(peer))
 
     def propose(self, now: float, token: Hashable, requests: Sequence[bytes], deadline: float) -> None:
         """Agree on `requests`; ends as `(token, [result, ...])` or `(token, error)`."""

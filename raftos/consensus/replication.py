@@ -93,14 +93,17 @@ class Replication:
         core.send(peer, append)
 
     def _append(self, start: int) -> tuple[Append, int]:
-        """An append of the entries from `start` on, and how many bytes its commands have."""
+        """An append of the entries from `start` on, and how many bytes its commands have.
+
+        It tells the commit index as far as this disk has come: alone among voters, PySyncObj commits before.
+        """
         core, log = self._core, self._log
         entries: Sequence[Entry] = ()
         if start <= log.last_index:
             entries = log.entries(start, start + MAX_APPEND_ENTRIES, core.timings.append_bytes)
         prev_term = log.term_at(start - 1)
         assert prev_term is not None, f"the log does not reach back to entry {start - 1}"
-        append = Append(core.term, core.engine.commit_index, start - 1, prev_term, list(entries))
+        append = Append(core.term, core.commit_index, start - 1, prev_term, list(entries))
         return append, sum([len(command) for command, _, _ in entries])
 
     def _send_heartbeat(self, peer: str, follower: Follower) -> None:
@@ -113,7 +116,7 @@ class Replication:
             if term is None:
                 # It is trimmed from this log. The first entry is the same in all logs, of term 0.
                 index, term = FIRST_INDEX, 0
-            core.send(peer, Append(core.term, min(core.engine.commit_index, index), index, term, []))
+            core.send(peer, Append(core.term, min(core.commit_index, index), index, term, []))
 
     def _offer_snapshot(self, peer: str, follower: Follower) -> None:
         """The log does not reach back so far: the follower fetches a snapshot, in its own time."""
@@ -130,7 +133,7 @@ class Replication:
     def acknowledged(self, peer: str, message: Acknowledged) -> bool:
         """Take note of an answer; whether something may be committed, or has to be sent, now."""
         self._note_watching(peer, watching=message.watching)
-        if peer not in self._core.followers or not self._counts(message):
+        if not self._counts(message):
             return False
         follower = self._follower(peer)
         follower.answered_at = self._core.now
@@ -205,10 +208,10 @@ class Replication:
     @property
     def has_news(self) -> bool:
         """Whether some follower is to be told of a commit, within NOTICE_S if nothing else happens."""
-        return self._core.is_leader and self._core.engine.commit_index != self._spread
+        return self._core.is_leader and self._core.commit_index != self._spread
 
     def _spread_news(self) -> None:
-        core, commit = self._core, self._core.engine.commit_index
+        core, commit = self._core, self._core.commit_index
         if commit != self._news:
             self._news, self._news_at = commit, core.now
         is_late = core.now - self._news_at >= NOTICE_S

@@ -155,7 +155,7 @@ def test_disk_faults_by_lot(shimmed: ShimmedCluster, seed: int) -> None:
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS], ids=["EIO", "EROFS"])
 def test_an_idle_leader_whose_disk_fails_ends(shimmed: ShimmedCluster, number: int) -> None:
-    """It stops at once, as nobody is connected to it, and still believes that it leads: it waits for nothing."""
+    """Nobody is connected to it, and it still believes that it leads: it stops at once all the same."""
     shimmed.settle()
     leader = shimmed.leader()
     with shimmed.client(*shimmed.followers()) as client:

@@ -30,6 +30,14 @@ listens to a replica that asks for a step.
 | `syncs_at_start`    | a member takes what it reads at its start for durable                             |
 | `keeps_time`        | a member that starts again believes its wall clock, not the last stamp            |
 | `lets_lead`         | members campaign although a leader lives                                          |
+| `whole_snapshots`   | a snapshot on its way counts as agreed on (15)                                    |
+| `keeps_tail`        | installing a snapshot throws away the entries after it (17)                       |
+| `trusts_journal`    | a start throws away what the journal has after the newest snapshot (16)           |
+| `loads_snapshots`   | a snapshot counts as installed although its state is not (10)                     |
+| `syncs_snapshots`   | the log is trimmed before the snapshot that has it is durable (25)                |
+| `derives_members`   | after a start the first members vote, whoever the log names (22)                  |
+| `snapshots_as_agreed` | a snapshot carries members that are not agreed on (23)                          |
+| `learners_apart`    | learners count in the majority (24)                                               |
 """
 
 from __future__ import annotations
@@ -77,6 +85,14 @@ class Care:
     syncs_at_start: bool = True
     keeps_time: bool = True
     lets_lead: bool = True
+    whole_snapshots: bool = True
+    keeps_tail: bool = True
+    trusts_journal: bool = True
+    loads_snapshots: bool = True
+    syncs_snapshots: bool = True
+    derives_members: bool = True
+    snapshots_as_agreed: bool = True
+    learners_apart: bool = True
 
 
 def foreseen(journal: Journal, machine: Machine) -> list[Told]:

@@ -109,6 +109,10 @@ class Disks:
             node.folder.mkdir()
             shutil.copy(node.earlier, node.folder / FIRST_NAME)
 
+    def forget_all(self, node: Node) -> None:
+        """The state is lost, but not the journal."""
+        shutil.rmtree(node.folder, ignore_errors=True)
+
     def flip_bit(self, node: Node) -> bool:
         """A bit of the journal changes, if there is one. `node.intact` is the disk without that."""
         if node.storage.is_empty:

@@ -95,7 +95,7 @@ class Lives:
             rules=self._rules,
         )
         node.replica.watching = node.incarnation % 2 == 1
-        shelf = node.shelf = Shelf(node, self._time, self._wires, self._history)
+        shelf = node.shelf = Shelf(node, self._time, self._wires, self._history, self._care)
         shelf.open(opened, self._plan.policy)
         self._time.note("start", name, node.journal.last_index, node.machine.applied_index)
         node.on(node.incarnation, lambda: self._tick(node))
@@ -129,6 +129,7 @@ class Lives:
             )
 
     def _open_state(self, node: Node) -> Opened:
+        node.shelf_disk.is_synced = self._care.syncs_snapshots
         snapshots = SnapshotStore(node.shelf_disk, "simulated")
         try:
             opened = open_member(node.journal, snapshots, node.folder, self._open_machine)

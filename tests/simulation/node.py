@@ -15,6 +15,7 @@ from raftos.consensus.configuration import Configuration
 from raftos.consensus.core import Offer
 from raftos.consensus.guard import SafetyViolation
 from raftos.consensus.journal import Journal, Write
+from raftos.consensus.keeper import Keeper
 from raftos.consensus.messages import SnapshotPiece, SnapshotWanted
 from raftos.consensus.replica import Replica
 from raftos.state.events import Told
@@ -38,6 +39,8 @@ class Listening(Protocol):
 
 class Shelving(Protocol):
     """What a member's life has to do with snapshots."""
+
+    keeper: Keeper
 
     def tick(self) -> None: ...
 
@@ -161,8 +164,9 @@ class Node:
         core, log = self.replica.core, self.journal
         if not core.is_leader:
             return False
-        known = core.engine._SyncObj__raftMatchIndex
-        matched = [known[core.engine._node(voter)] for voter in core.others]
-        most = sorted([*matched, log.synced_index])[-core.majority]
+        engine = core.engine
+        matched = [engine._SyncObj__raftMatchIndex[node] for node in engine._SyncObj__otherNodes]
+        majority = (len(matched) + 1) // 2 + 1
+        most = sorted([*matched, log.synced_index])[-majority]
         index = min(most, log.synced_index)
         return bool(index > core.engine.commit_index and log.term_at(index) == core.term)

@@ -21,6 +21,7 @@ from raftos.state import events
 from raftos.state.place import current_file
 from tests.simulation.caller import Caller
 from tests.simulation.care import Care, unchecked_body
+from tests.simulation.careless import careless_consensus
 from tests.simulation.chats import OPENED, Chatter
 from tests.simulation.history import Violation
 from tests.simulation.ledger import WISHES
@@ -111,6 +112,7 @@ def circumstances(plan: Plan, care: Care) -> Iterator[None]:
         _set(events, **kept),
         _set(proposals, MAX_BATCH_BYTES=plan.batch_bytes),
         _set(segment, **checks),
+        careless_consensus(care),
     ):
         yield
 
@@ -203,6 +205,7 @@ def _reckoning(world: World, users: Users) -> None:
         "telling every watcher everything",
     )
     _calm_down(world)
+    _check_configurations(world)
     if len({(node.machine.applied_index, node.machine.state_hash) for node in nodes}) != 1:
         raise Violation(
             "members differ at the end: " + ", ".join(f"{n.name} {n.machine.applied_index}" for n in nodes)
@@ -212,6 +215,13 @@ def _reckoning(world: World, users: Users) -> None:
 def _members(world: World) -> list[Node]:
     """All but those that are gone for good."""
     return [world.nodes[name] for name in world.names]
+
+
+def _check_configurations(world: World) -> None:
+    """Everybody knows the same members."""
+    known = {name: world.nodes[name].replica.core.configuration for name in world.names}
+    if len(set(known.values())) > 1:
+        raise Violation(f"members know different configurations: {known}")
 
 
 def _calm_down(world: World) -> None:

@@ -6,85 +6,17 @@ the Violation which that prevents. Timing still comes from a seed, so a schedule
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import fields, replace
 from random import Random
 
 from raftos.consensus.guard import Rules
 from raftos.consensus.messages import Acknowledged, Append
 from tests.simulation.care import Care
-from tests.simulation.history import Violation, Write
-from tests.simulation.plan import Plan
-from tests.simulation.run import circumstances
+from tests.simulation.history import Violation
+from tests.simulation.schedules_members import MEMBER_SCHEDULES
+from tests.simulation.steps import Schedule, read, survives, write
 from tests.simulation.workload import Client
 from tests.simulation.world import World
-
-Steps = Callable[[World, Client, str, str, str], None]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Steps with a settled cluster (leader A, followers B and C), on a few seeds."""
-
-    about: str
-    """The rule or the care without which this goes wrong."""
-    steps: Steps
-    seeds: range = range(12)
-
-    def run(self, rules: Rules, care: Care) -> None:
-        """Raises Violation."""
-        for seed in self.seeds:
-            folder = Path(tempfile.mkdtemp(prefix="raftos-sim-"))
-            try:
-                with circumstances(Plan(), care):
-                    self._run(World(seed, folder, rules=rules, care=care))
-            finally:
-                shutil.rmtree(folder)
-
-    def _run(self, world: World) -> None:
-        try:
-            client = Client(world, "user", keys=1)
-            _elect(world)
-            _write(world, client, "key0")
-            world.run(0.5)
-            a = world.leader()
-            assert a is not None
-            b, c = (name for name in world.names if name != a)
-            self.steps(world, client, a, b, c)
-        finally:
-            world.stop()
-
-
-def _elect(world: World) -> None:
-    world.run_until(lambda: world.leader() is not None, 5, "an election")
-
-
-def _write(world: World, client: Client, key: str, first: str | None = None) -> Write:
-    """A write that has been acknowledged when this returns."""
-    write = client.write(key, lambda: None, first=first or world.leader())
-    world.run_until(lambda: write.ended is not None, 5, "an acknowledgement")
-    return write
-
-
-def _read(world: World, client: Client, member: str, key: str) -> None:
-    """A read; stale answers raise in the history. Unanswered reads are no violation."""
-    done: list[bool] = []
-    client.read(member, key, lambda: done.append(True))
-    world.run_until(lambda: bool(done), 5, "the end of a read")
-
-
-def _survives(world: World, client: Client) -> None:
-    """Heal, write through every member, and see that all that was acknowledged is still there."""
-    world.heal()
-    world.run(2.0)
-    for name in world.names:
-        _write(world, client, "key0", first=name)
-    world.run(1.0)
-    if len({world.nodes[name].machine.state_hash for name in world.names}) != 1:
-        raise Violation("members differ after healing")
 
 
 def _entries_travel_once(world: World, client: Client, a: str, b: str, c: str) -> None:
@@ -104,7 +36,7 @@ def _old_entries_again(world: World, client: Client, a: str, b: str, c: str) -> 
     """B is sent an entry from the middle of its log once more, and then the leader is lost."""
     world.wires.cut_pair(a, c)
     for _ in range(5):
-        _write(world, client, "key0", first=a)
+        write(world, client, "key0", first=a)
     leader, follower = world.nodes[a], world.nodes[b]
     middle = leader.journal.last_index - 3
     entries = [
@@ -118,7 +50,7 @@ def _old_entries_again(world: World, client: Client, a: str, b: str, c: str) -> 
     world.lives.crash(a)
     world.wires.heal_pair(b, c)
     world.run(2.0)
-    _survives(world, client)
+    survives(world, client)
 
 
 def _late_acknowledgement(world: World, client: Client, a: str, b: str, c: str) -> None:
@@ -137,20 +69,20 @@ def _late_acknowledgement(world: World, client: Client, a: str, b: str, c: str) 
         return
     world.lives.crash(a)
     world.run(2.0)
-    _survives(world, client)
+    survives(world, client)
 
 
 def _forgotten_acknowledgement(world: World, client: Client, a: str, b: str, c: str) -> None:
     """A and B have a write in memory when both lose their power; C never heard of it."""
     world.wires.cut_pair(a, c)
     world.disks.slow[a] = world.disks.slow[b] = 1.0
-    write = client.write("key0", lambda: None, first=a)
+    written = client.write("key0", lambda: None, first=a)
     world.run(0.2)
-    if write.ended is None:
+    if written.ended is None:
         return
     world.lives.crash(a)
     world.lives.crash(b)
-    _survives(world, client)
+    survives(world, client)
 
 
 def _deaf_member(world: World, client: Client, a: str, b: str, c: str) -> None:
@@ -171,16 +103,16 @@ def _deaf_member(world: World, client: Client, a: str, b: str, c: str) -> None:
 def _new_leader_reads_early(world: World, client: Client, a: str, b: str, c: str) -> None:
     """B takes over without knowing that the last write was committed, and is asked at once."""
     world.wires.cut_pair(a, c)
-    write = client.write("key0", lambda: None, first=a)
+    written = client.write("key0", lambda: None, first=a)
     length = world.nodes[b].journal.last_index + 1
     world.run_until(lambda: world.nodes[b].journal.synced_index >= length, 1, "replication")
     world.wires.stall(a, b)
-    world.run_until(lambda: write.ended is not None, 3, "an acknowledgement")
+    world.run_until(lambda: written.ended is not None, 3, "an acknowledgement")
     world.lives.crash(a)
     world.disks.slow[b] = 0.3
     world.run_until(lambda: world.leader() is not None, 5, "an election")
     if world.leader() == b:
-        _read(world, client, b, "key0")
+        read(world, client, b, "key0")
 
 
 def _joined_round(world: World, client: Client, a: str, b: str, c: str) -> None:
@@ -194,12 +126,12 @@ def _joined_round(world: World, client: Client, a: str, b: str, c: str) -> None:
     world.run(0.003)
     for other in (b, c):
         world.wires.connect(a, other)
-    write = client.write("key0", lambda: None, first=a)
+    written = client.write("key0", lambda: None, first=a)
     end = world.now + 0.09
-    while write.ended is None and world.now < end:
+    while written.ended is None and world.now < end:
         world.run(0.001)
-    if write.ended is not None and barriers._round is not None:
-        _read(world, client, c, "key0")
+    if written.ended is not None and barriers._round is not None:
+        read(world, client, c, "key0")
 
 
 def _deposed_leader_reads(world: World, client: Client, a: str, b: str, c: str) -> None:
@@ -208,20 +140,20 @@ def _deposed_leader_reads(world: World, client: Client, a: str, b: str, c: str) 
     world.wires.cut_pair(a, c)
     world.run_until(lambda: world.leader() in {b, c}, 3, "an election")
     new = world.leader()
-    _write(world, client, "key0", first=new)
+    write(world, client, "key0", first=new)
     if not world.nodes[a].replica.core.is_leader:
         return
     follower = c if new == b else b
     world.wires.heal_pair(a, follower)
     world.run(0.0005)
-    _read(world, client, a, "key0")
+    read(world, client, a, "key0")
 
 
 def _bridge(world: World, client: Client, a: str, b: str, c: str) -> None:
     """B sees A and C, who do not see each other: the healthy leader stays, and writes go on."""
     world.wires.cut_pair(a, c)
     _keeps_leading(world, a)
-    _write(world, client, "key0", first=b)
+    write(world, client, "key0", first=b)
 
 
 def _flapping_link(world: World, client: Client, a: str, b: str, c: str) -> None:
@@ -232,7 +164,7 @@ def _flapping_link(world: World, client: Client, a: str, b: str, c: str) -> None
         world.wires.heal_pair(a, c)
         world.run(0.02)
     _keeps_leading(world, a)
-    _write(world, client, "key0", first=b)
+    write(world, client, "key0", first=b)
 
 
 def _late_transfer(world: World, client: Client, a: str, b: str, c: str) -> None:
@@ -261,12 +193,12 @@ def _killed_before_the_sync(world: World, client: Client, a: str, b: str, c: str
     """B is killed between writing and syncing, starts again, and acknowledges; then its power fails."""
     world.wires.cut_pair(a, c)
     world.disks.slow[b] = 5.0
-    write = client.write("key0", lambda: None, first=a)
+    written = client.write("key0", lambda: None, first=a)
     world.run_until(lambda: world.nodes[b].writing is not None, 1, "a write of the follower")
     world.lives.kill(b)
     world.lives.start(b)
     world.run(0.6)
-    if write.ended is None:
+    if written.ended is None:
         return
     world.lives.crash(b)
     world.lives.crash(a)
@@ -274,7 +206,7 @@ def _killed_before_the_sync(world: World, client: Client, a: str, b: str, c: str
     world.disks.slow.clear()
     world.lives.start(b)
     world.run(2.0)
-    _survives(world, client)
+    survives(world, client)
 
 
 def _flipped_bit(world: World, client: Client, a: str, b: str, c: str) -> None:
@@ -283,22 +215,22 @@ def _flipped_bit(world: World, client: Client, a: str, b: str, c: str) -> None:
     world.lives.crash(b)
     world.disks.flip_bit(world.nodes[b])
     world.lives.start(b)
-    _survives(world, client)
+    survives(world, client)
 
 
 def _failed_sync(world: World, client: Client, a: str, b: str, c: str) -> None:
     """A and B have a write whose sync fails on B; then both lose their power, and A does not come back."""
     world.wires.cut_pair(a, c)
     world.nodes[b].storage.fail_next_sync(Random(1))
-    write = client.write("key0", lambda: None, first=a)
+    written = client.write("key0", lambda: None, first=a)
     world.run(0.1)
     world.lives.crash(b)
     world.lives.crash(a)
     world.wires.cut_pair(a, b)
     world.lives.start(b)
-    if write.ended is not None:
+    if written.ended is not None:
         world.run(2.0)
-        _survives(world, client)
+        survives(world, client)
 
 
 SCHEDULES: dict[str, Schedule] = {
@@ -316,6 +248,7 @@ SCHEDULES: dict[str, Schedule] = {
     "flipped bit": Schedule("checks_journal", _flipped_bit),
     "failed sync": Schedule("notices_failed_sync", _failed_sync),
     "killed before the sync": Schedule("syncs_at_start", _killed_before_the_sync),
+    **MEMBER_SCHEDULES,
 }
 
 

@@ -19,6 +19,7 @@ from raftos.consensus.opening import Opened
 from raftos.consensus.snapshots import Stored
 from raftos.errors import NotReady, RaftosError
 from raftos.state.machine import CannotApply
+from tests.simulation.care import Care
 from tests.simulation.history import History
 from tests.simulation.node import Node
 from tests.simulation.timeline import Timeline
@@ -34,11 +35,12 @@ class Shelf:
 
     keeper: Keeper
 
-    def __init__(self, node: Node, time: Timeline, wires: Wires, history: History) -> None:
+    def __init__(self, node: Node, time: Timeline, wires: Wires, history: History, care: Care) -> None:
         self._node = node
         self._time = time
         self._wires = wires
         self._history = history
+        self._care = care
         self._jobs: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
         self._busy = False
 
@@ -109,7 +111,8 @@ class Shelf:
         node, header = self._node, stored.header
         self._time.note("install", node.name, header.index)
         self._time.happened["snapshots installed"] += 1
-        node.machine.replace(path)
+        if self._care.loads_snapshots:
+            node.machine.replace(path)
         node.stuck = []
         self._history.applied(node.name, node.machine, self._time.now)
         mark = header.configuration or None

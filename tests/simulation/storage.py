@@ -44,6 +44,8 @@ class SimulatedStorage:
         self._failing: Random | None = None
         self.notices_failure = True
         """Whether who syncs is told that it failed."""
+        self.is_synced = True
+        """Whether anybody syncs at all."""
 
     # What happens to a disk.
 
@@ -121,7 +123,7 @@ class SimulatedStorage:
 
     def _sync(self, name: str) -> bool:
         """Whether the file is on the platter now."""
-        if not self._powered:
+        if not (self._powered and self.is_synced):
             return False
         file = self._files[name]
         if file not in self._durable.values():
@@ -148,7 +150,7 @@ class SimulatedStorage:
         self._changes.append(change)
 
     def sync_directory(self) -> None:
-        if self._powered:
+        if self._powered and self.is_synced:
             self._settle()
 
     def close(self) -> None:

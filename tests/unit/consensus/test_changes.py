@@ -284,6 +284,23 @@ def test_the_configuration_in_force_survives_a_restart() -> None:
     assert len(wire.leaders()) == 1
 
 
+def test_learners_are_told_only_what_a_lone_voter_has_on_its_disk() -> None:
+    """PySyncObj counts a lone voter before its sync; if that fails, a learner would have applied too much."""
+    wire = Wire(1)
+    wire.pass_time(1)
+    wire.join("b")
+    wire.change("a", Add("b", "h:1", Standing.LEARNER))
+    wire.pass_time(0.3)
+    wire.members["a"].disk_stuck = True
+    wire.propose("a", "not synced")
+    wire.pass_time(0.3)
+    assert wire["a"].core.engine.commit_index > wire["a"].core.commit_index
+    assert wire.members["b"].requests == []
+    wire.repair_disk("a")
+    wire.pass_time(0.3)
+    assert wire.members["b"].requests == [request("not synced")]
+
+
 def test_the_cluster_grows_from_one_and_shrinks_to_one() -> None:
     wire = Wire(1)
     wire.pass_time(1)
