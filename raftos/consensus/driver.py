@@ -17,7 +17,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import structlog
@@ -25,6 +25,7 @@ import structlog
 from raftos.config import Config
 from raftos.consensus import messages
 from raftos.consensus.base import Expelled, Handler, Role, Status
+from raftos.consensus.calls import Calls, Handover, LeaderCall, chunks, decode_call, encode_call, joined
 from raftos.consensus.configuration import Change, Configuration
 from raftos.consensus.core import Output, Timings
 from raftos.consensus.disk import Disk
@@ -32,7 +33,6 @@ from raftos.consensus.journal import DiskFull, JournalFailed, Write
 from raftos.consensus.keeper import HeldSnapshot, Keeper, Policy
 from raftos.consensus.messages import Answered, Asked, Message, SnapshotPiece, SnapshotWanted
 from raftos.consensus.opening import Opened, first_configuration
-from raftos.consensus.proposals import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, MAX_PROPOSAL_BYTES
 from raftos.consensus.questions import Questions
 from raftos.consensus.replica import Replica
 from raftos.consensus.replication import NOTICE_S
@@ -40,9 +40,7 @@ from raftos.consensus.snapshots import Stored
 from raftos.consensus.transport import Transport
 from raftos.consensus.worker import Worker
 from raftos.errors import (
-    NoQuorum,
     NotReady,
-    OutcomeUnknown,
     RaftosError,
     Unreachable,
 )
@@ -60,15 +58,6 @@ _MEMBER, _DRIVER = 0, 1
 """Channels of `ask`: the member's handler, and the driver's own (what only the leader does)."""
 
 log = structlog.get_logger("raftos.consensus")
-
-
-class _Handover(msgspec.Struct, frozen=True, array_like=True, tag="transfer"):
-    """A leadership transfer, as it is asked of the leader."""
-
-    target_id: str | None
-
-
-_Call = _Handover | Change
 
 
 class Driver:
@@ -95,7 +84,7 @@ class Driver:
         self._kicked = self._running = self._waking = self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self._handler: Handler | None = None
-        self._calls: set[asyncio.Future[Any]] = set()
+        self._calls = Calls()
         self._questions: Questions
         self._worker: Worker
         self._followed: Configuration | None = None
@@ -163,7 +152,7 @@ class Driver:
 
     async def stop(self) -> None:
         self._stopped = True
-        self._abandon_calls()
+        self._calls.abandon()
         if self._timer is not None:
             self._timer.cancel()
         self._questions.stop()
@@ -176,28 +165,28 @@ class Driver:
     async def propose(self, requests: Sequence[bytes], deadline: float) -> list[bytes]:
         now = time.monotonic()
         calls: list[asyncio.Future[Any]] = []
-        for chunk in _chunks(requests):
-            call = self._new_call()
+        for chunk in chunks(requests):
+            call = self._calls.new()
             self._replica.propose(now, call, chunk, deadline)
             calls.append(call)
         self._kick()
         if len(calls) == 1:
             only: list[bytes] = await calls[0]
             return only
-        return _joined(await asyncio.gather(*calls, return_exceptions=True))
+        return joined(await asyncio.gather(*calls, return_exceptions=True))
 
     async def read_barrier(self, deadline: float) -> int:
         trouble = self._replica.core.trouble
         if trouble is not None:
             raise NotReady(f"this member cannot catch up: {trouble}; ask another member")
-        call = self._new_call()
+        call = self._calls.new()
         self._replica.read_barrier(time.monotonic(), call, deadline)
         self._kick()
         index: int = await call
         return index
 
     async def transfer(self, target_id: str | None, deadline: float) -> str:
-        new_leader: str = await self._for_leader(_Handover(target_id), deadline)
+        new_leader: str = await self._for_leader(Handover(target_id), deadline)
         return new_leader
 
     async def change(self, change: Change, deadline: float) -> int:
@@ -220,19 +209,6 @@ class Driver:
         except TimeoutError:
             raise NotReady("a snapshot could not be made in time; try again with more time") from None
         return HeldSnapshot(self._snapshots, stored)
-
-    def _new_call(self) -> asyncio.Future[Any]:
-        if self.failed.done():
-            # No step follows a failure, so nothing would ever end this call.
-            raise NotReady("this member is about to stop for good; ask another member")
-        call: asyncio.Future[Any] = self._loop.create_future()
-        self._calls.add(call)
-        return call
-
-    def _abandon_calls(self) -> None:
-        for call in self._calls:
-            if not call.done():
-                call.set_exception(OutcomeUnknown("this member stopped; send the request again to another"))
 
     async def ask(self, member_id: str, body: bytes, timeout_s: float) -> bytes:
         return await self._ask(member_id, _MEMBER, body, timeout_s)
@@ -356,24 +332,13 @@ class Driver:
     def _conclude(self, output: Output) -> None:
         self._send(output.frames)
         self._write_and_promise()
-        self._end_calls(output)
+        self._calls.end(output.done)
         if output.offers:
             self._keeper.offered(output.offers)
         if output.committed:
             self._stuck.extend(output.committed)
         if self._stuck and self._apply_trouble is None:
             self._apply()
-
-    def _end_calls(self, output: Output) -> None:
-        for token, value in output.done:
-            call: Any = token
-            self._calls.discard(call)
-            if call.done():
-                continue
-            if isinstance(value, RaftosError):
-                call.set_exception(value)
-            else:
-                call.set_result(value)
 
     def _tell_role(self) -> None:
         present = (self._replica.role, self._replica.core.term)
@@ -387,7 +352,7 @@ class Driver:
         log.critical("this member stops: going on could lose data", reason=str(failure), exc_info=failure)
         if not self.failed.done():
             self.failed.set_exception(failure)
-            self._abandon_calls()
+            self._calls.abandon()
 
     def _follow_configuration(self) -> None:
         """Dial whom the configuration names, and let go of those that it does not name any more."""
@@ -404,7 +369,7 @@ class Driver:
         if not self.failed.done():
             log.critical("this member stops: it was removed", reason=why)
             self.failed.set_exception(Expelled(why))
-            self._abandon_calls()
+            self._calls.abandon()
 
     # What the keeper of snapshots needs done.
 
@@ -537,24 +502,24 @@ class Driver:
         if channel == _DRIVER:
             if not self._replica.core.is_leader:
                 raise Unreachable("this member does not lead (any more); try again")
-            call, timeout_s = _decode_call(body)
+            call, timeout_s = decode_call(body)
             return msgspec.msgpack.encode(await self._lead(call, time.monotonic() + timeout_s))
         if self._handler is None:
             raise Unreachable("this member is still starting")
         return await self._handler(peer, body)
 
-    async def _for_leader(self, call: _Call, deadline: float) -> Any:
+    async def _for_leader(self, call: LeaderCall, deadline: float) -> Any:
         """Have the leader do it, whoever that is. Raises what it refuses with, Unreachable, NoQuorum."""
         leader = self._replica.core.leader
         if leader is None or leader == self._config.member_id:
             return await self._lead(call, deadline)
         timeout_s = max(0.0, deadline - time.monotonic())
-        answer = await self._ask(leader, _DRIVER, msgspec.msgpack.encode((call, timeout_s)), timeout_s + 0.2)
+        answer = await self._ask(leader, _DRIVER, encode_call(call, timeout_s), timeout_s + 0.2)
         return msgspec.msgpack.decode(answer)
 
-    async def _lead(self, call: _Call, deadline: float) -> Any:
-        waiting, now = self._new_call(), time.monotonic()
-        if isinstance(call, _Handover):
+    async def _lead(self, call: LeaderCall, deadline: float) -> Any:
+        waiting, now = self._calls.new(), time.monotonic()
+        if isinstance(call, Handover):
             self._replica.transfer(now, waiting, call.target_id, deadline)
         else:
             self._replica.change(now, waiting, call, deadline)
@@ -564,35 +529,3 @@ class Driver:
     async def _ask(self, peer: str, channel: int, body: bytes, timeout_s: float) -> bytes:
         generation = self._replica.core.links.get(peer)
         return await self._questions.ask(peer, generation, channel, body, timeout_s)
-
-
-def _decode_call(body: bytes) -> tuple[_Call, float]:
-    return msgspec.msgpack.decode(body, type=tuple[_Call, float])
-
-
-def _joined(outcomes: Sequence[list[bytes] | BaseException]) -> list[bytes]:
-    """The results of all parts of one call. Raises NoQuorum only if it is true of every part."""
-    failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-    if not failures:
-        return [result for results in outcomes for result in cast("list[bytes]", results)]
-    if len(failures) == len(outcomes) and all(isinstance(failure, NoQuorum) for failure in failures):
-        raise failures[0]
-    raise OutcomeUnknown(
-        "some of these writes may be applied and others not; send them again with the same request ids"
-    ) from failures[0]
-
-
-def _chunks(requests: Sequence[bytes]) -> list[Sequence[bytes]]:
-    """Cut a long list so that each part fits into one log entry."""
-    if len(requests) <= MAX_BATCH_REQUESTS and sum(map(len, requests)) <= MAX_PROPOSAL_BYTES:
-        return [requests]
-    chunks: list[Sequence[bytes]] = []
-    chunk: list[bytes] = []
-    size = 0
-    for request in requests:
-        if chunk and (len(chunk) == MAX_BATCH_REQUESTS or size + len(request) > MAX_BATCH_BYTES):
-            chunks.append(chunk)
-            chunk, size = [], 0
-        chunk.append(request)
-        size += len(request)
-    return [*chunks, chunk]

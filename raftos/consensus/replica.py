@@ -177,7 +177,7 @@ class Replica:
         return self._tick_needed or not isinstance(message, Acknowledged)
 
     def _is_to_be_dropped(self, peer: str, message: Message) -> bool:
-        """Answers of those whom the configuration in force does not name; everything of those that are gone."""
+        """Answers of those whom no configuration in force names; everything of those that are gone."""
         return self.core.rules.members_only and (type(message) in ANSWERS or self.core.is_gone(peer))
 
     def propose(self, now: float, token: Hashable, requests: Sequence[bytes], deadline: float) -> None:

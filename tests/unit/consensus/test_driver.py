@@ -15,8 +15,9 @@ import pytest
 from raftos.config import Config, Voter
 from raftos.consensus import disk, messages
 from raftos.consensus.base import Role
+from raftos.consensus.calls import joined
 from raftos.consensus.core import Frame
-from raftos.consensus.driver import Driver, _joined
+from raftos.consensus.driver import Driver
 from raftos.consensus.guard import NO_OP
 from raftos.consensus.journal import FileStorage, Identity, Journal
 from raftos.consensus.messages import Acknowledged, Append
@@ -184,7 +185,7 @@ def test_no_quorum_is_said_of_a_long_list_only_if_it_is_true_of_all_of_it(
 ) -> None:
     """NoQuorum promises that nothing was applied."""
     with pytest.raises(error):
-        _joined(outcomes)
+        joined(outcomes)
 
 
 def test_a_member_with_much_to_apply_stays_on_speaking_terms(tmp_path: Path) -> None:
