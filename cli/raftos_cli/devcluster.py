@@ -394,7 +394,7 @@ class DevCluster:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Until this is done, Ctrl-C and the ends of terminals wait: a process that nobody knows of would stay."""
+    """Until this is done, Ctrl-C and the ends of terminals wait: a process unknown to anybody would stay."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
