@@ -5,7 +5,8 @@
     |   `-- TooLarge            a stated limit is exceeded                       413  exit 2
     |-- NotFound                the thing named does not exist                   404  exit 3
     |-- Conflict                version, existence or request id does not match  409  exit 4
-    |   `-- Expired             the request id is older than results are kept    409  exit 4
+    |   |-- Expired             the request id is older than results are kept    409  exit 4
+    |   `-- NotEnabled          a member runs a version that cannot read this    409  exit 4
     |-- Compacted               the events asked for are no longer kept          410  exit 1
     |-- LimitReached            there are as many of these as there may be       429  exit 1
     |-- NoSpace                 the state is full: reads and deletes go on       507  exit 1
@@ -89,6 +90,10 @@ class Conflict(RaftosError):
 
 class Expired(Conflict):
     code = "expired"
+
+
+class NotEnabled(Conflict):
+    code = "not_enabled"
 
 
 class Compacted(RaftosError):

@@ -44,12 +44,13 @@ MAY_IMPORT = {
     "agent": {"client", "state", "config", "errors"},
     "client": {"state.command", "state.domain", "state.domains", "state.limits", "config", "errors"},
     "api": {"member", "beacons", "consensus", "state", "config", "errors"},
-    "control": {"state", "config", "errors"},
+    "control": {"state", "levels", "config", "errors"},
     "member": {"beacons", "consensus", "state", "config", "errors"},
     "beacons": {"consensus.base", "state.limits", "errors"},
-    "consensus": {"state", "config", "errors"},
-    "state": {"config", "errors"},
+    "consensus": {"state", "levels", "config", "errors"},
+    "state": {"levels", "config", "errors"},
     "config": {"errors"},
+    "levels": set(),
     "errors": set(),
 }
 

@@ -10,6 +10,10 @@ votes and who leads is not kept here; consensus knows.
 | -       | alive            | `not_found`       | `not_found`        |
 | alive   | alive            | down              | `conflict`         |
 | down    | alive            | `conflict`        | alive              |
+
+It also says which feature level (`raftos/levels.py`) its version has; versions before levels do not, and
+could not read an entry that does. So level 1 is left out of commands and answers alike: an entry without
+one means the same, to the byte, to every version. Below the enabled level nobody may register.
 """
 
 from __future__ import annotations
@@ -21,9 +25,12 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from raftos.errors import InvalidInput, NotFound, TooLarge
+from raftos.levels import FIRST_LEVEL
 from raftos.state.command import Command, Ok, Query, Rejected, Result
 from raftos.state.domain import MAX_ROWS, Context, Domain, described
 from raftos.state.events import Event
+from raftos.state.limits import check_number
+from raftos.state.tally import CLUSTER_LEVEL
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS members (
@@ -33,9 +40,11 @@ CREATE TABLE IF NOT EXISTS members (
     peer_address TEXT NOT NULL,
     version TEXT NOT NULL,
     state TEXT NOT NULL,
-    since_ms INTEGER NOT NULL
+    since_ms INTEGER NOT NULL,
+    level INTEGER NOT NULL DEFAULT 1
 ) STRICT, WITHOUT ROWID;
 """
+UPGRADES = {2: "ALTER TABLE members ADD COLUMN level INTEGER NOT NULL DEFAULT 1;"}
 
 MAX_TEXT_CHARACTERS = 256
 
@@ -51,10 +60,11 @@ Name = Annotated[
 # Commands
 
 
-class Register(Command, frozen=True, tag="members.register"):
+class Register(Command, frozen=True, tag="members.register", omit_defaults=True):
     """Say who and where a member is; it counts as alive from now on.
 
-    Members do it themselves when they start. Rejected with `conflict` when another member has the name.
+    Members do it themselves when they start. Rejected with `conflict` when another member has the name, or
+    when the version is too old for what the cluster has enabled.
     """
 
     id: Id
@@ -62,6 +72,7 @@ class Register(Command, frozen=True, tag="members.register"):
     endpoint: Annotated[str, described("The URL of its API.", maxLength=MAX_TEXT_CHARACTERS)]
     peer_address: Annotated[str, described("host:port that its peers dial.", maxLength=MAX_TEXT_CHARACTERS)]
     version: Annotated[str, described("The version of raftos it runs.", maxLength=MAX_TEXT_CHARACTERS)]
+    level: Annotated[int, described("The feature level of that version.", minimum=1)] = FIRST_LEVEL
 
 
 class Mark(Command, frozen=True, tag="members.mark"):
@@ -94,8 +105,11 @@ class Get(Query, frozen=True, tag="members.get"):
 # Answers and events
 
 
-class Member(msgspec.Struct, frozen=True):
-    """One member as the cluster knows it; `since_ms` is when it entered its state, in cluster time."""
+class Member(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One member as the cluster knows it.
+
+    `since_ms` is when it entered its state, in cluster time. `level` is left out while it is 1.
+    """
 
     id: str
     name: str
@@ -104,6 +118,7 @@ class Member(msgspec.Struct, frozen=True):
     version: str
     state: State
     since_ms: int
+    level: int = FIRST_LEVEL
 
 
 class Members(msgspec.Struct, frozen=True):
@@ -150,6 +165,7 @@ def _validate_register(command: Register) -> None:
     _check_text("endpoint", command.endpoint)
     _check_text("peer_address", command.peer_address)
     _check_text("version", command.version)
+    check_number("level", command.level, FIRST_LEVEL)
 
 
 def _validate_mark(command: Mark) -> None:
@@ -168,7 +184,7 @@ def _validate_get(query: Get) -> None:
 
 _HAS_NAME = "SELECT id FROM members WHERE name = ?"
 _STATE = "SELECT state, since_ms FROM members WHERE id = ?"
-_WRITE = "REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?, ?)"
+_WRITE = "REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _MARK = "UPDATE members SET state = ?, since_ms = ? WHERE id = ?"
 
 
@@ -178,10 +194,23 @@ def apply_register(db: sqlite3.Connection, command: Register, context: Context) 
         return Rejected(
             "conflict", f"the name {command.name!r} belongs to another member; choose another name"
         )
+    if command.level < context.counts[CLUSTER_LEVEL]:
+        return Rejected(
+            "conflict",
+            f"the cluster has enabled level {context.counts[CLUSTER_LEVEL]}, and the version of "
+            f"{command.name!r} knows up to {command.level}; install the version that the other members run",
+        )
     known = db.execute(_STATE, (command.id,)).fetchone()
     since_ms = known[1] if known and known[0] == "alive" else context.time_ms
     member = Member(
-        command.id, command.name, command.endpoint, command.peer_address, command.version, "alive", since_ms
+        command.id,
+        command.name,
+        command.endpoint,
+        command.peer_address,
+        command.version,
+        "alive",
+        since_ms,
+        command.level,
     )
     db.execute(_WRITE, msgspec.structs.astuple(member))
     context.emit(MemberRegistered(member.id, member.name))
@@ -201,7 +230,7 @@ def apply_mark(db: sqlite3.Connection, command: Mark, context: Context) -> Resul
 
 # Queries
 
-_ALL = "SELECT id, name, endpoint, peer_address, version, state, since_ms FROM members"
+_ALL = "SELECT id, name, endpoint, peer_address, version, state, since_ms, level FROM members"
 _BY_NAME = _ALL + " ORDER BY name LIMIT ?"
 _ONE = _ALL + " WHERE id = ? OR name = ?"
 
@@ -228,7 +257,9 @@ def check(db: sqlite3.Connection) -> Iterator[str]:
             yield f"{member.id!r} is in no known state: {member.state!r}"
         try:
             _validate_register(
-                Register(member.id, member.name, member.endpoint, member.peer_address, member.version)
+                Register(
+                    member.id, member.name, member.endpoint, member.peer_address, member.version, member.level
+                )
             )
         except InvalidInput as error:
             yield f"{member.id!r}: {error.message}"
@@ -242,5 +273,6 @@ DOMAIN = Domain(
     answers={Register: Member, Mark: Marked, List: Members, Get: Member},
     validate={Register: _validate_register, Mark: _validate_mark, Get: _validate_get},
     events={MemberRegistered: "id", MemberMarked: "id"},
+    upgrades=UPGRADES,
     check=check,
 )
