@@ -24,7 +24,8 @@ from pathlib import Path
 
 import msgspec
 
-from raftos.levels import FIRST_LEVEL
+from raftos.errors import StartupError
+from raftos.levels import FIRST_LEVEL, LEVEL
 from raftos.state import events, requests, storage, tally
 from raftos.state.domain import Domain, upgrades_of
 from raftos.state.domains import DOMAINS
@@ -68,6 +69,12 @@ class Machine:
         self._memory = requests.RequestMemory(self._db, self._position.horizon_ms, max_requests)
         defaults = {name: most for domain in domains for name, most in domain.tallies.items()}
         self._tallies = tally.Tallies(self._db, defaults)
+        if self.level > LEVEL:
+            self._db.close()
+            raise StartupError(
+                f"the cluster has enabled feature level {self.level}, and this version knows up to {LEVEL}; "
+                "start the version that ran here before, or a newer one"
+            )
         self._listener: Callable[[Sequence[Told]], None] | None = None
         self.faults = 0
         """Commands that ended `Failed` since this process opened the state; above 0 health is red."""
@@ -191,6 +198,14 @@ class Machine:
             storage.checkpoint(self._path / storage.FILE_NAME)
         except (sqlite3.Error, OSError) as error:
             raise CannotApply(f"cannot write the state to disk: {error}; free some space") from error
+
+    def tables(self) -> list[str]:
+        """What `damage` can be asked about; call both on a thread."""
+        return storage.tables(self._path / storage.FILE_NAME)
+
+    def damage(self, table: str) -> str | None:
+        """One sentence when a table is damaged on the disk. Raises sqlite3.Error where it cannot look."""
+        return storage.damage(self._path / storage.FILE_NAME, table)
 
     def check(self) -> None:
         """Raise AssertionError with one sentence for each invariant that does not hold."""

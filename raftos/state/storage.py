@@ -159,6 +159,40 @@ def _refuse_foreign(path: Path, cluster_id: str) -> int:
     return int(row[0])
 
 
+def tables(path: Path) -> list[str]:
+    """The names of all tables that have pages of their own."""
+    db = connect_reader(path)
+    try:
+        rows = db.execute(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0 ORDER BY name"
+        )
+        return [name for (name,) in rows]
+    finally:
+        db.close()
+
+
+def damage(path: Path, table: str) -> str | None:
+    """What is wrong with the pages of one table, which are read from the disk anew; or None.
+
+    Finds broken pages and trees, and values that cannot be, not a value that merely changed: for that the
+    states of members are compared. Raises sqlite3.Error where it cannot look.
+    """
+    db = connect_reader(path)
+    try:
+        quoted = table.replace("'", "''")
+        found = [row[0] for row in db.execute(f"PRAGMA quick_check('{quoted}')") if row[0] != "ok"]
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in {
+            sqlite3.SQLITE_CORRUPT,
+            sqlite3.SQLITE_NOTADB,
+        }:
+            raise
+        found = [str(error)]
+    finally:
+        db.close()
+    return f"the table {table!r} in {path.name} is damaged ({found[0].splitlines()[-1]})" if found else None
+
+
 def checkpoint(path: Path) -> None:
     """Move the WAL into the database file, on a connection of its own.
 

@@ -23,7 +23,7 @@ from raftos.api.openapi.operations import (
 from raftos.api.openapi.schemas import FOLDER, Catalogue, Schema
 from raftos.beacons import MAX_TEXT_BYTES
 from raftos.errors import ErrorBody
-from raftos.member import LeaderView, StatusView
+from raftos.reports import LeaderView, StatusView
 from raftos.state.domains import COMMANDS, QUERIES
 
 EVENT_STREAM = "text/event-stream"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from raftos.errors import StartupError
+from raftos.levels import LEVEL
 from raftos.state import storage
 from raftos.state.command import Ok
 from raftos.state.domains import kv, members
@@ -162,3 +163,38 @@ def test_an_upgrade_that_breaks_off_leaves_the_old_format_whole(format_2: Path) 
     assert "level" not in [row[1] for row in db.execute("PRAGMA table_info(members)")]
     db.close()
     Machine(format_2).close()
+
+
+def test_damage_on_the_disk_is_found_table_by_table(tmp_path: Path) -> None:
+    """A page is overwritten, as a bad disk does. The tables that are sound are called so."""
+    machine = Feeder(tmp_path)
+    machine.do(*(kv.Put(f"k{number}", bytes(500)) for number in range(200)))
+    assert "kv" in machine.machine.tables()
+    assert not [table for table in machine.machine.tables() if machine.machine.damage(table)]
+    machine.close()
+    db = sqlite3.connect(tmp_path / storage.FILE_NAME)
+    (root,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'kv'").fetchone()
+    (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
+    db.close()
+    with (tmp_path / storage.FILE_NAME).open("r+b") as file:
+        file.seek((root - 1) * page_bytes)
+        file.write(b"\xa5" * page_bytes)
+    path = tmp_path / storage.FILE_NAME
+    found = {table: storage.damage(path, table) for table in storage.tables(path)}
+    assert found["members"] is None
+    assert "the table 'kv' in state.sqlite3 is damaged" in (found["kv"] or "")
+
+
+def test_a_state_of_a_level_to_come_is_refused(feeder: Feeder) -> None:
+    """The member was replaced by an older version after the cluster had gone on."""
+    feeder.machine.close()
+    path = feeder.folder / storage.FILE_NAME
+    db = sqlite3.connect(path)
+    db.execute("UPDATE tallies SET value = ? WHERE name = 'cluster.level'", (LEVEL + 1,))
+    db.commit()
+    with pytest.raises(StartupError, match=f"knows up to {LEVEL}"):
+        Machine(feeder.folder)
+    db.execute("UPDATE tallies SET value = 0 WHERE name = 'cluster.level'")
+    db.commit()
+    db.close()
+    feeder.reopen()
