@@ -8,8 +8,10 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import ClassVar
 
+import msgspec
 import pytest
 
+from raftos.consensus.memory import MemoryConsensus
 from raftos.errors import (
     Conflict,
     InvalidInput,
@@ -22,7 +24,7 @@ from raftos.errors import (
 from raftos.gathering import Gathering
 from raftos.levels import LEVEL
 from raftos.member import Member
-from raftos.reports import Verdict, encode_verdict, judge
+from raftos.reports import Verdict, decode_report, encode_report, encode_verdict, judge
 from raftos.state.command import encode_entry, encode_request, is_ok, new_request_id
 from raftos.state.domains import kv, members
 from tests.unit.api.harness import Api, run
@@ -350,3 +352,36 @@ def test_a_command_above_the_enabled_level_is_refused_at_the_edge(tmp_path: Path
             api.member.admit(Later("a", b""))
 
     run(tmp_path, scenario)
+
+
+# Clocks.
+
+
+@pytest.mark.parametrize(
+    ("ahead_ms", "delay_s"), [(0, 0.0), (0, 0.2), (5_000, 0.0), (5_000, 0.2), (-5_000, 0.2)]
+)
+def test_a_clock_is_judged_by_what_the_way_cannot_explain(
+    tmp_path: Path, ahead_ms: int, delay_s: float
+) -> None:
+    """A slow answer is no wrong clock: the difference is known as well as half of the round trip."""
+
+    async def scenario(api: Api) -> None:
+        peer = api.members["n2"].consensus
+        assert isinstance(peer, MemoryConsensus)
+        answer = peer.handler
+        assert answer is not None
+
+        async def late(asker: str, body: bytes) -> bytes:
+            await asyncio.sleep(delay_s)
+            said = decode_report(await answer(asker, body))
+            assert said.wall_ms is not None
+            return encode_report(msgspec.structs.replace(said, wall_ms=said.wall_ms + ahead_ms))
+
+        peer.handler = late
+        reading = (await api.member.overview.readings())["id-n2"]
+        assert abs(reading.ahead_ms - ahead_ms) <= reading.doubt_ms + 1
+        assert reading.doubt_ms >= delay_s * 500
+        raised = {alarm.alarm for alarm in (await api.member.status()).alarms}
+        assert raised == ({"CLOCK_SKEW"} if ahead_ms else set())
+
+    run(tmp_path, scenario, names=["n1", "n2"])

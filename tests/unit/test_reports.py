@@ -90,3 +90,17 @@ def test_a_full_report_is_small() -> None:
     """It travels to every member several times a second."""
     stamps = {64 * at: A for at in range(1, 66)}
     assert len(encode_report(report(stamps))) < 2_500
+
+
+@pytest.mark.parametrize(
+    ("hashes", "wrong"),
+    [((A, A, B), set()), ((A, A, A, B), {"m4"}), ((A, B, B, B, C), {"m1", "m5"}), ((A, A, B, B), set())],
+)
+def test_a_majority_is_one_of_all_voters_not_of_those_heard(
+    hashes: tuple[bytes, ...], wrong: set[str]
+) -> None:
+    """Of five, two against one decide nothing."""
+    reports = {f"m{number}": report({64: state_hash}) for number, state_hash in enumerate(hashes, 1)}
+    judged = judge(reports, ("m1", "m2", "m3", "m4", "m5"))
+    assert set(judged.wrong) == wrong
+    assert bool(judged.suspects) == (not wrong)
