@@ -145,7 +145,7 @@ def skew(value: dict[str, Any]) -> list[str]:
         if node["version"] is not None:
             versions.setdefault(node["version"], []).append(node["name"])
     if len(versions) > 1:
-        parts = [f"{', '.join(names)} run {version}" for version, names in sorted(versions.items())]
+        parts = [f"{version} on {', '.join(names)}" for version, names in sorted(versions.items())]
         said.append(f"The members run different versions: {'; '.join(parts)}.")
     enabled = value.get("level")
     levels = {node["name"]: node.get("level") or FIRST_LEVEL for node in value["nodes"]}
