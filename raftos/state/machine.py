@@ -17,19 +17,22 @@ One call of `apply` is one SQLite transaction, in which position, revision and h
 from __future__ import annotations
 
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from raftos.errors import StartupError
+from raftos.levels import FIRST_LEVEL, LEVEL
 from raftos.state import events, requests, storage, tally
-from raftos.state.domain import Domain
+from raftos.state.domain import Domain, upgrades_of
 from raftos.state.domains import DOMAINS
 from raftos.state.events import Told
 from raftos.state.reader import Reader
 from raftos.state.storage import CannotApply, is_own_trouble
-from raftos.state.turn import Position, Turn, Vocabulary
+from raftos.state.turn import STAMPS, Position, Stamp, Turn, Vocabulary
 
 __all__ = ["CannotApply", "Machine", "Reader"]
 
@@ -58,13 +61,20 @@ class Machine:
         schema = "".join(
             (tally.SCHEMA, events.SCHEMA, requests.SCHEMA, *(domain.schema for domain in domains))
         )
-        self._db = storage.open_state(path, cluster_id, schema)
+        self._db = storage.open_state(path, cluster_id, schema, upgrades_of(domains))
         self._noted: list[int] = []
         self._db.create_function("noted", 1, self._noted.append)
         self._position = Position(*self._db.execute(_LOAD).fetchone())
+        self._stamps = deque([(self._position.applied_index, self._position.state_hash)], STAMPS)
         self._memory = requests.RequestMemory(self._db, self._position.horizon_ms, max_requests)
         defaults = {name: most for domain in domains for name, most in domain.tallies.items()}
         self._tallies = tally.Tallies(self._db, defaults)
+        if self.level > LEVEL:
+            self._db.close()
+            raise StartupError(
+                f"the cluster has enabled feature level {self.level}, and this version knows up to {LEVEL}; "
+                "start the version that ran here before, or a newer one"
+            )
         self._listener: Callable[[Sequence[Told]], None] | None = None
         self.faults = 0
         """Commands that ended `Failed` since this process opened the state; above 0 health is red."""
@@ -98,6 +108,16 @@ class Machine:
     def limits(self) -> Mapping[str, int]:
         """How high each tally may be."""
         return self._tallies.most
+
+    @property
+    def level(self) -> int:
+        """The feature level (`raftos/levels.py`) that the cluster has enabled."""
+        return max(FIRST_LEVEL, self.tallies[tally.CLUSTER_LEVEL])
+
+    @property
+    def stamps(self) -> Sequence[Stamp]:
+        """Indexes with the `state_hash` there: that of this start, and the last of those all members note."""
+        return tuple(self._stamps)
 
     def on_events(self, listener: Callable[[Sequence[Told]], None]) -> None:
         """Call `listener(told)` with the events of each turn, right after it was saved."""
@@ -159,6 +179,7 @@ class Machine:
         self._memory.commit()
         self._tallies.commit()
         self._position = position
+        self._stamps.extend(turn.stamps)
         self.faults += turn.faults
         return results, turn.told
 
@@ -177,6 +198,14 @@ class Machine:
             storage.checkpoint(self._path / storage.FILE_NAME)
         except (sqlite3.Error, OSError) as error:
             raise CannotApply(f"cannot write the state to disk: {error}; free some space") from error
+
+    def tables(self) -> list[str]:
+        """What `damage` can be asked about; call both on a thread."""
+        return storage.tables(self._path / storage.FILE_NAME)
+
+    def damage(self, table: str) -> str | None:
+        """One sentence when a table is damaged on the disk. Raises sqlite3.Error where it cannot look."""
+        return storage.damage(self._path / storage.FILE_NAME, table)
 
     def check(self) -> None:
         """Raise AssertionError with one sentence for each invariant that does not hold."""
