@@ -62,6 +62,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A snapshot is made at least so often while there is anything new; 0 for never."""
     snapshot_keep: int = 2
     """So many snapshots are kept, the newest ones."""
+    lagging_entries: int = 10_000
+    """A member further behind the commit index than this ..."""
+    lagging_after_ms: int = 10_000
+    """... for this long raises the alarm LAGGING."""
+    clock_skew_ms: int = 1_000
+    """A member whose wall clock differs from the leader's by more raises the alarm CLOCK_SKEW."""
+    scan_interval_ms: int = 3_600_000
+    """How long the state is left alone between two scans for damage; 0 for none."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def voter(self, member_id: str) -> Voter | None:

@@ -6,7 +6,8 @@
     |-- NotFound                the thing named does not exist                   404  exit 3
     |-- Conflict                version, existence or request id does not match  409  exit 4
     |   |-- Expired             the request id is older than results are kept    409  exit 4
-    |   `-- Busy                another change of the membership is under way    409  exit 4
+    |   |-- Busy                another change of the membership is under way    409  exit 4
+    |   `-- NotEnabled          a member runs a version that cannot read this    409  exit 4
     |-- Compacted               the events asked for are no longer kept          410  exit 1
     |-- LimitReached            there are as many of these as there may be       429  exit 1
     |-- NoSpace                 the state is full: reads and deletes go on       507  exit 1
@@ -94,6 +95,10 @@ class Expired(Conflict):
 
 class Busy(Conflict):
     code = "busy"
+
+
+class NotEnabled(Conflict):
+    code = "not_enabled"
 
 
 class Compacted(RaftosError):

@@ -9,34 +9,48 @@ one write each cost consensus one future, not sixty-four.
 old they may be. A point query (one row by its key) is answered on the loop, everything that scans
 on the reader thread: docs/decisions/point-reads.md says why.
 
-**Status.** Soft: every member is asked at once, and one that does not answer in time is listed as
-`unreachable` (`down` once the cluster has agreed that it is), never left out.
+**Status.** Soft, and made by `overview.py`, which asks everybody.
+
+**Trust.** A member whose state is known to be wrong (`distrust`) serves nothing, linearizable or stale, takes
+no writes, does not lead, and says so until it is replaced.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, TypeVarTuple
 
 import msgspec
 
 from raftos import beacons
 from raftos.config import Config
-from raftos.consensus.base import Consensus, Handler, Role, Status
+from raftos.consensus.base import Consensus, Handler
 from raftos.errors import (
     Conflict,
     Fault,
     InvalidInput,
     NoQuorum,
+    NotEnabled,
     NotFound,
+    NotReady,
     RaftosError,
-    Unavailable,
     error_for,
+)
+from raftos.gathering import Gathering
+from raftos.levels import FIRST_LEVEL, LEVEL, TOLD_SINCE
+from raftos.overview import ASK_REPORT, TELL_VERDICT, Overview, wall_ms
+from raftos.reports import (
+    Alarm,
+    LeaderView,
+    Report,
+    StateHash,
+    StatusView,
+    Verdict,
+    decode_verdict,
+    encode_report,
 )
 from raftos.state import events
 from raftos.state.command import (
@@ -49,146 +63,16 @@ from raftos.state.command import (
     is_ok,
     new_request_id,
 )
-from raftos.state.domains import members, quota
+from raftos.state.domains import members, validate
 from raftos.state.machine import Machine, Reader
+from raftos.trust import Trust
 
 Given = TypeVarTuple("Given")
 Value = TypeVar("Value")
 Consistency = Literal["linearizable", "stale"]
 
-ASK_TIMEOUT_S = 0.3
 APPLY_LAG_ENTRIES = 1_000
 """A member further than this behind what it knows to be committed does not call itself ready."""
-DEADLINE_SLICE_S = 0.02
-"""Calls whose deadlines are this close are answered together, before the earliest of them."""
-
-_REPORT = b"report"
-
-
-class StateHash(msgspec.Struct, frozen=True):
-    """The rolling hash of the applied state; two members compare theirs at one `index` only."""
-
-    index: int
-    hash: str
-
-
-class NodeView(msgspec.Struct, frozen=True, kw_only=True):
-    """One node, as `status` shows it. What an unreachable node did not say is None."""
-
-    id: str
-    name: str
-    role: Literal["leader", "follower", "learner", "agent", "none"]
-    """`none` is a member that has a name but no place in the configuration: joining, or just removed."""
-    state: Literal["joining", "alive", "unreachable", "down", "removed"]
-    endpoint: str
-    applied_index: int | None = None
-    synced_index: int | None = None
-    version: str | None = None
-    load: Mapping[str, int | float] | None = None
-    trouble: str | None = None
-    state_hash: StateHash | None = None
-
-
-class StatusView(msgspec.Struct, frozen=True, kw_only=True):
-    """The cluster, as the member that was asked sees it. `leader` is a name."""
-
-    cluster: str
-    leader: str | None
-    term: int
-    commit_index: int
-    nodes: list[NodeView]
-    alarms: list[quota.Alarm]
-
-
-class LeaderView(msgspec.Struct, frozen=True):
-    leader: str
-    id: str
-    endpoint: str
-    term: int
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a member says of itself when a peer asks."""
-
-    role: Role
-    leader_id: str | None
-    term: int
-    commit_index: int
-    applied_index: int
-    synced_index: int
-    version: str
-    load: dict[str, int | float]
-    trouble: str | None
-    state_hash: StateHash
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode_report = msgspec.msgpack.Decoder(Report).decode
-
-
-@dataclass(slots=True)
-class _Call:
-    items: Sequence[Any]
-    deadline: float
-    future: asyncio.Future[list[Any]]
-
-
-class Gathering:
-    """Calls that arrive within one turn of the event loop, answered together.
-
-    `answer(items, deadline)` gives one result for each item, or raises for all of them.
-    """
-
-    def __init__(self, answer: Callable[[list[Any], float], Awaitable[list[Any]]]) -> None:
-        self._answer = answer
-        self._waiting: list[_Call] = []
-        self._serving: set[asyncio.Task[None]] = set()
-
-    def call(self, items: Sequence[Any], deadline: float) -> asyncio.Future[list[Any]]:
-        loop = asyncio.get_running_loop()
-        if not self._waiting:
-            # Not at once: what arrives in the same turn of the loop goes together.
-            loop.call_soon(self._hand_over)
-        future: asyncio.Future[list[Any]] = loop.create_future()
-        self._waiting.append(_Call(items, deadline, future))
-        return future
-
-    def _hand_over(self) -> None:
-        calls, self._waiting = self._waiting, []
-        groups: defaultdict[int, list[_Call]] = defaultdict(list)
-        for call in calls:
-            groups[int(call.deadline / DEADLINE_SLICE_S)].append(call)
-        for group in groups.values():
-            task = asyncio.get_running_loop().create_task(self._serve(group))
-            self._serving.add(task)
-            task.add_done_callback(self._serving.discard)
-
-    async def _serve(self, calls: list[_Call]) -> None:
-        items = [item for call in calls for item in call.items]
-        try:
-            results = await self._answer(items, min(call.deadline for call in calls))
-        except BaseException as error:
-            # Whatever it is, nobody may wait for ever; what is not ours is raised here as well.
-            _fail(calls, error)
-            if not isinstance(error, RaftosError):
-                raise
-            return
-        at = 0
-        for call in calls:
-            if not call.future.done():
-                call.future.set_result(results[at : at + len(call.items)])
-            at += len(call.items)
-
-
-def _fail(calls: list[_Call], error: BaseException) -> None:
-    """One exception object for each caller: a shared one would collect every caller's traceback."""
-    for call in calls:
-        if call.future.done():
-            continue
-        if isinstance(error, RaftosError):
-            call.future.set_exception(type(error)(error.message, leader=error.leader))
-        else:
-            call.future.cancel()
 
 
 class Member:
@@ -206,6 +90,7 @@ class Member:
         endpoint: str | None = None,
         version: str = "",
         load: Callable[[], dict[str, int | float]] = dict,
+        trust: Trust | None = None,
     ) -> None:
         self.config = config
         self.consensus = consensus
@@ -214,6 +99,7 @@ class Member:
         own = config.voter(config.member_id)
         self.endpoint = endpoint or (own.endpoint if own else f"http://{config.api_address}")
         self._load = load
+        self._trust = trust or Trust()
         self._loop_reader = machine.reader()
         self._thread_reader = machine.reader()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
@@ -222,20 +108,38 @@ class Member:
         self._reads = Gathering(self._answer_behind_barrier)
         self._fresh_at = time.monotonic()
         self.beacons = beacons.Beacons(config.member_id, consensus)
+        self.overview = Overview(
+            config, consensus, machine, report=self.report, records=self.records, heed=self._heed
+        )
         self._peer_answers: Mapping[bytes, Handler] = {
-            _REPORT: self._answer_report,
+            ASK_REPORT: self._answer_report,
+            TELL_VERDICT: self._hear_verdict,
             beacons.ASK: self.beacons.hear,
         }
         consensus.on_ask(self._answer_peer)
         consensus.on_applied(self._note_freshness)
+        if self._trust.lost is not None:
+            consensus.distrust(self._trust.lost)
 
     # Writes and reads
+
+    def admit(self, command: Command) -> None:
+        """Check a command before it is submitted. Raises InvalidInput, TooLarge, NotEnabled."""
+        if command.since > self.machine.level:
+            tag = command.__struct_config__.tag
+            behind = [record.name for record in self.records().values() if record.level < command.since]
+            raise NotEnabled(
+                f"{tag} can be used once every member knows level {command.since}; these do not yet: "
+                f"{', '.join(sorted(behind)) or 'some'}; upgrade them"
+            )
+        validate(command)
 
     async def submit(self, requests: Sequence[tuple[bytes, Command]], deadline: float) -> list[bytes]:
         """Agree on commands with their 16-byte request ids; one encoded result each, in order.
 
         Raises NoQuorum, OutcomeUnknown, NotReady: then for all of them.
         """
+        self._require_trust()
         encoded = [encode_request(*request) for request in requests]
         if self._writing_alone:
             return await self._writes.call(encoded, deadline)
@@ -251,8 +155,10 @@ class Member:
     ) -> list[Any | RaftosError]:
         """Answer queries, in order; a query that fails gives its error in its place.
 
-        Linearizable: contains every write acknowledged before this call, or raises NoQuorum.
+        Linearizable: contains every write acknowledged before this call, or raises NoQuorum. Raises NotReady
+        when the state is not to be trusted.
         """
+        self._require_trust()
         if consistency == "stale":
             return await self._answer_queries(queries)
         return await self._reads.call(queries, deadline)
@@ -263,10 +169,12 @@ class Member:
 
     async def past_events(self, after_revision: int, most_bytes: int) -> events.Page:
         """The events kept after a revision, about `most_bytes` of them. Raises NotReady."""
+        self._require_trust()
         return await self._on_thread(self._thread_reader.events, after_revision, most_bytes)
 
     def latest_events(self, after_revision: int, most_bytes: int) -> events.Page:
         """The same without waiting: up to the last one applied, unless it says that there are more."""
+        self._require_trust()
         return self._loop_reader.events(after_revision, most_bytes)
 
     def new_request_id(self) -> bytes:
@@ -322,7 +230,31 @@ class Member:
             load=self._load(),
             trouble=status.trouble or self._fault(),
             state_hash=StateHash(self.machine.applied_index, self.machine.state_hash.hex()),
+            level=LEVEL,
+            lost=self._trust.lost,
+            wall_ms=wall_ms(),
+            stamps=list(self.machine.stamps),
+            lagging=dict(self.overview.heard.lagging),
         )
+
+    def distrust(self, reason: str) -> None:
+        """The state of this member is wrong, because of `reason`: it serves no more, also after a restart."""
+        self._trust.lose(reason)
+        if self._trust.lost is not None:
+            self.consensus.distrust(self._trust.lost)
+
+    def keep_verdict(self) -> None:
+        """Write down why the state is not to be trusted, where the disk did not take it before."""
+        self._trust.keep()
+
+    @property
+    def lost(self) -> str | None:
+        """Why the state of this member is not to be trusted, or None."""
+        return self._trust.lost
+
+    def _require_trust(self) -> None:
+        if self._trust.lost is not None:
+            raise NotReady(self._trust.lost)
 
     def _fault(self) -> str | None:
         faults = self.machine.faults
@@ -336,74 +268,42 @@ class Member:
         return await answer(peer_id, content)
 
     async def _answer_report(self, _peer_id: str, _content: bytes) -> bytes:
-        return _encode(self.report())
+        return encode_report(self.report())
+
+    async def _hear_verdict(self, peer_id: str, content: bytes) -> bytes:
+        """The leader found that this state is wrong; only a difference that is really here counts."""
+        try:
+            verdict = decode_verdict(content)
+        except msgspec.MsgspecError as error:
+            raise InvalidInput("this version does not understand the verdict") from error
+        if peer_id == self.consensus.status().leader_id:
+            self._heed(verdict)
+        return b""
+
+    def _heed(self, verdict: Verdict) -> None:
+        noted = {self.machine.applied_index: self.machine.state_hash, **dict(self.machine.stamps)}
+        found = noted.get(verdict.index, verdict.right)
+        if found != verdict.right:
+            self.distrust(f"at entry {verdict.index} it differs from the state of a majority of the members")
 
     # The cluster, as seen from here
 
     async def reports(self) -> dict[str, Report]:
-        """The reports of all members that answer within 300 ms, this one's own among them."""
-        status = self.consensus.status()
-        others = [peer for peer in (*status.voters, *status.learners) if peer != self.config.member_id]
-        answers = await asyncio.gather(*map(self._ask_report, others))
-        found = {peer: report for peer, report in zip(others, answers, strict=True) if report}
-        return {self.config.member_id: self.report(), **found}
-
-    async def _ask_report(self, member_id: str) -> Report | None:
-        try:
-            return _decode_report(await self.consensus.ask(member_id, _REPORT, ASK_TIMEOUT_S))
-        except (Unavailable, TimeoutError, msgspec.MsgspecError):
-            return None  # Whatever the reason, it did not answer: the caller lists it so.
+        """The reports of all members that answer within 300 ms, this member's own among them."""
+        return {member_id: reading.report for member_id, reading in (await self.overview.readings()).items()}
 
     async def status(self) -> StatusView:
-        """The whole cluster, asking every member; takes at most about 300 ms."""
-        reports = await self.reports()
-        status = self.consensus.status()
-        newest = max(reports.values(), key=lambda report: (report.term, report.leader_id is not None))
-        records = self.records()
-        nodes = [
-            self._node_view(
-                status, newest.leader_id, member_id, reports.get(member_id), records.get(member_id)
-            )
-            for member_id in dict.fromkeys((*status.voters, *status.learners, *records))
-        ]
-        return StatusView(
-            cluster=self.config.cluster,
-            leader=self.name_of(newest.leader_id) if newest.leader_id else None,
-            term=newest.term,
-            commit_index=max(report.commit_index for report in reports.values()),
-            nodes=sorted(nodes, key=lambda node: node.name),
-            alarms=quota.alarms(self.machine.tallies, self.machine.limits),
-        )
+        """The whole cluster, asking everybody; takes at most about 300 ms."""
+        return await self.overview.status()
+
+    def alarms(self) -> list[Alarm]:
+        """The alarms known without asking: all on a leader, else those of this member."""
+        return self.overview.alarms()
 
     def records(self) -> dict[str, Any]:
         """What the cluster has agreed about its members, by id; from this member's own state."""
         [records] = _answer_all(self._loop_reader, [members.List()])
         return {} if isinstance(records, RaftosError) else {record.id: record for record in records.items}
-
-    def _node_view(
-        self, status: Status, leader_id: str | None, member_id: str, report: Report | None, record: Any
-    ) -> NodeView:
-        known = record or self.config.voter(member_id)
-        view = NodeView(
-            id=member_id,
-            name=known.name if known else member_id,
-            role=_role_of(member_id, leader_id, status),
-            state=_state_of(member_id, status, record),
-            endpoint=known.endpoint if known else "",
-            version=(record.version or None) if record else None,
-        )
-        if report is None:
-            return view
-        return msgspec.structs.replace(
-            view,
-            state="alive",
-            applied_index=report.applied_index,
-            synced_index=report.synced_index,
-            version=report.version,
-            load=report.load,
-            trouble=report.trouble,
-            state_hash=report.state_hash,
-        )
 
     def name_of(self, member_id: str) -> str:
         [known] = _answer_all(self._loop_reader, [members.Get(id=member_id)])
@@ -444,50 +344,48 @@ class Member:
                 return str(known.id)
         raise NotFound(f"no member is called {name_or_id!r}; `raftos node ls` lists them")
 
-    async def register(self) -> None:
-        """Tell the cluster who and where this member is, unless it knows.
+    async def register(self, *, patient: bool = False) -> bool:
+        """Tell the cluster who and where this member is, unless it knows; whether it knows everything now.
 
-        Raises Unavailable, or Conflict when the name belongs to another member.
+        The feature level is left out for as long as a member may run a version that could not read it; if
+        `patient`, nothing is told then.
+        Raises Unavailable, or Conflict when the name belongs to another member or the version is too old.
         """
         deadline = time.monotonic() + self.config.request_timeout_ms / 1000
+        [known] = await self.query([members.Get(id=self.config.member_id)], "linearizable", deadline)
+        may_tell = not isinstance(known, RaftosError) and known.level >= TOLD_SINCE
+        level = LEVEL if may_tell or await self._all_can_read_levels() else FIRST_LEVEL
+        if patient and level < LEVEL:
+            return False
         own = members.Register(
             id=self.config.member_id,
             name=self.config.name,
             endpoint=self.endpoint,
             peer_address=self.config.peer_address,
             version=self.version,
+            level=level,
         )
-        [known] = await self.query([members.Get(id=own.id)], "linearizable", deadline)
         wanted = {**msgspec.structs.asdict(own), "state": "alive"}
         if isinstance(known, RaftosError) or not wanted.items() <= msgspec.structs.asdict(known).items():
             [result] = await self.submit([(self.new_request_id(), own)], deadline)
             if not is_ok(result):
                 raise refusal_of(result)
+        return level == LEVEL
+
+    async def _all_can_read_levels(self) -> bool:
+        if self.machine.level >= TOLD_SINCE:
+            return True
+        reports = await self.reports()
+        return all(
+            member_id in reports and reports[member_id].level >= TOLD_SINCE
+            for member_id in self.overview.everyone()
+        )
 
     def close(self) -> None:
         self.beacons.close()
         self._thread.shutdown(cancel_futures=True)
         self._thread_reader.close()
         self._loop_reader.close()
-
-
-def _role_of(
-    member_id: str, leader_id: str | None, status: Status
-) -> Literal["leader", "follower", "learner", "none"]:
-    if member_id == leader_id:
-        return "leader"
-    if member_id in status.voters:
-        return "follower"
-    return "learner" if member_id in status.learners else "none"
-
-
-def _state_of(
-    member_id: str, status: Status, record: Any
-) -> Literal["joining", "down", "unreachable", "removed"]:
-    """The state of a member that does not answer."""
-    if member_id in status.removed:
-        return "removed"
-    return record.state if record and record.state != "alive" else "unreachable"
 
 
 def _answer_all(reader: Reader, queries: Sequence[Query]) -> list[Any | RaftosError]:
@@ -499,16 +397,6 @@ def _answer_one(reader: Reader, query: Query) -> Any | RaftosError:
         return reader.query(query)
     except RaftosError as error:
         return error
-
-
-def diverged(reports: Mapping[str, Report]) -> int | None:
-    """An index at which members report different states, which must never be; None when there is none."""
-    hashes: dict[int, str] = {}
-    for report in reports.values():
-        stamp = report.state_hash
-        if hashes.setdefault(stamp.index, stamp.hash) != stamp.hash:
-            return stamp.index
-    return None
 
 
 def refusal_of(result: bytes) -> RaftosError:

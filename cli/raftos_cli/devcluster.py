@@ -24,9 +24,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -260,8 +261,7 @@ class DevCluster:
         """The living daemon of a member, or None. Never a process that merely has its pid."""
         if member.pid is None or member.started_s is None:
             return None
-        for child in self._children:
-            child.poll()  # A child of ours that has ended leaves the process table only when asked.
+        self._reap()
         try:
             process = psutil.Process(member.pid)
             same_start = abs(process.create_time() - member.started_s) < START_TIME_TOLERANCE_S
@@ -270,6 +270,11 @@ class DevCluster:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             return None
         return process if ours else None
+
+    def _reap(self) -> None:
+        """A child of ours that has ended leaves the process table only when asked."""
+        for child in self._children:
+            child.poll()
 
     def state(self, member: Member) -> State:
         process = self.process(member)
@@ -285,6 +290,10 @@ class DevCluster:
 
     def spawn(self, member: Member) -> None:
         """Start a member's daemon as a session of its own, and record it. Raises StartupError."""
+        with undisturbed():
+            self._spawn(member)
+
+    def _spawn(self, member: Member) -> None:
         command = [sys.executable, "-m", "raftos", "--config", str(self.config_file(member))]
         try:
             with self.log_file(member).open("ab") as log:
@@ -298,15 +307,16 @@ class DevCluster:
                 )
         except OSError as error:
             raise StartupError(f"cannot start {member.name}: {error}") from error
-        self._children.append(child)
-        process = psutil.Process(child.pid)
         try:
+            self._children.append(child)
+            process = psutil.Process(child.pid)
             member.pid, member.started_s = child.pid, process.create_time()
             self.save()
             while child.poll() is None and not process.cmdline():
                 time.sleep(POLL_S / 10)  # A new program has no command line yet, by which it is known.
         except BaseException:
             child.kill()  # What is not on record would never be stopped.
+            child.wait()
             raise
 
     def send(self, member: Member, number: signal.Signals) -> bool:
@@ -355,6 +365,7 @@ class DevCluster:
         deadline = time.monotonic() + limit_s
         while True:
             left = [member for member in members if self.process(member) is not None]
+            self._reap()  # One may have ended between being asked and being looked at.
             if not left or time.monotonic() > deadline:
                 return left
             time.sleep(POLL_S)
@@ -379,6 +390,26 @@ class DevCluster:
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # Somebody else's files are in it: it stays.
             self.directory.rmdir()
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Until this is done, Ctrl-C and the ends of terminals wait: a process unknown to anybody would stay."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        signal.signal(number, lambda number, _frame: waiting.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if waiting:
+        signal.raise_signal(waiting[0])
 
 
 def hold_port(held: contextlib.ExitStack, last: int, wanted: int | None) -> int:

@@ -11,7 +11,7 @@ from raftos_cli.asking import confirm, yes_option
 from raftos_cli.base import Group, Invocation, Text, pass_invocation
 from raftos_cli.names import nodes
 from raftos_cli.output import Column, cell, print_table
-from raftos_cli.status import ask_status
+from raftos_cli.status import ask_status, skew
 
 COLUMNS = (
     Column("NODE", wraps=True),
@@ -73,6 +73,8 @@ def show(run: Invocation, name: str) -> None:
         names = ", ".join(each["name"] for each in value["nodes"])
         raise NotFound(f"the cluster has no member {name!r}; it has {names}")
     run.output.data(found, lambda: _description(found))
+    for sentence in skew(value):
+        run.output.say(sentence)
 
 
 @node.command(

@@ -145,9 +145,10 @@ def _description(value: dict[str, Any]) -> str:
         "term": value["term"],
         "revision": value["revision"],
         "time": timestamp(value["time_ms"]),
-        "made": f"{timestamp(value['created_ms'])} by raftos {value['version']}",
+        "made": f"{timestamp(value['created_ms'])} by raftos {value['version'] or '?'}",
         "state hash": value["state_hash"],
         "checksums": "as written" if value["ok"] else "DAMAGED",
+        "members": "those the cluster began with",
     }
     for number, member in enumerate(value["members"]):
         said = f"{member['id']}  {member['standing']}  {member['address']}"

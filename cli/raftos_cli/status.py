@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from raftos.errors import RaftosError, Unavailable
+from raftos.levels import FIRST_LEVEL
 from raftos_cli.base import Command, Invocation, Seconds, pass_invocation
 from raftos_cli.output import Column, table_lines
 
@@ -97,7 +98,7 @@ def _unreachable(run: Invocation) -> dict[str, Any]:
     target = contexts.resolve(run.endpoints, run.context)
     known = contexts.load()
     chosen = known.contexts.get(run.context or known.current or "")
-    unknown = dict.fromkeys(("id", "name", "role", "applied_index", "version", "load"))
+    unknown = dict.fromkeys(("id", "name", "role", "applied_index", "version", "level", "load"))
     nodes = [{**unknown, "state": "unreachable", "endpoint": endpoint} for endpoint in target.endpoints]
     return {
         "cluster": chosen.cluster if chosen else None,
@@ -106,6 +107,7 @@ def _unreachable(run: Invocation) -> dict[str, Any]:
         "commit_index": None,
         "nodes": nodes,
         "alarms": [],
+        "level": None,
     }
 
 
@@ -123,9 +125,8 @@ def remarks(value: dict[str, Any]) -> list[str]:
     """What needs attention, each in a sentence; nothing of a cluster that nobody answers for."""
     if value["term"] is None:
         return []
-    troubled = [node for node in value["nodes"] if node.get("trouble")]
-    said = [f"{node['name']}: {node['trouble']}" for node in troubled]
-    said += [f"{alarm['alarm']}: {alarm['message']} (`raftos quota ls`)" for alarm in value["alarms"]]
+    said = [_alarm_sentence(alarm) for alarm in value["alarms"]]
+    said += skew(value)
     said += [sentence for node in value["nodes"] if (sentence := _half_way(node))]
     if value["leader"] is None:
         said.append("Nobody leads: a majority of the members has to run and see each other.")
@@ -134,12 +135,39 @@ def remarks(value: dict[str, Any]) -> list[str]:
 
 def _half_way(node: dict[str, Any]) -> str | None:
     """What a member is between two states, if it is."""
-    name = node["name"]
-    if node["role"] == "none" and node["state"] == "joining":
+    name, role = node["name"], node.get("role")
+    if role == "none" and node["state"] == "joining":
         return f"{name} has not joined yet: start it again there, or `raftos node remove {name}`."
-    if node["role"] != "none" and name == node["id"] and not node["endpoint"]:
+    if role not in {None, "none"} and name == node["id"] and not node["endpoint"]:
         return f"{name} has a place in the cluster, but never said its name: start it, or remove it."
     return None
+
+
+def _alarm_sentence(alarm: dict[str, Any]) -> str:
+    about = f"{alarm['node']}: " if alarm.get("node") else ""
+    return f"{alarm['alarm']}: {about}{alarm['message']}"
+
+
+def skew(value: dict[str, Any]) -> list[str]:
+    """What there is to say of members that run different versions, or of a level that is not yet enabled."""
+    said = []
+    versions: dict[str, list[str]] = {}
+    for node in value["nodes"]:
+        if node["version"] is not None:
+            versions.setdefault(node["version"], []).append(node["name"])
+    if len(versions) > 1:
+        parts = [f"{version} on {', '.join(names)}" for version, names in sorted(versions.items())]
+        said.append(f"The members run different versions: {'; '.join(parts)}.")
+    enabled = value.get("level")
+    levels = {node["name"]: node.get("level") or FIRST_LEVEL for node in value["nodes"]}
+    highest = max(levels.values(), default=FIRST_LEVEL)
+    behind = sorted(name for name, level in levels.items() if level < highest)
+    if enabled is not None and behind and enabled < highest:
+        said.append(
+            f"The cluster stays at level {enabled} of {highest} until {', '.join(behind)} "
+            f"{'are' if len(behind) > 1 else 'is'} upgraded."
+        )
+    return said
 
 
 def _row(node: dict[str, Any]) -> list[Any]:

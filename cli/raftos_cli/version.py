@@ -7,6 +7,7 @@ import platform
 
 import click
 
+from raftos.levels import LEVEL
 from raftos_cli.base import Command, Invocation, pass_invocation
 
 
@@ -20,10 +21,14 @@ from raftos_cli.base import Command, Invocation, pass_invocation
 )
 @pass_invocation
 def version(run: Invocation) -> None:
-    """Print the version of raftos and of the Python that runs it."""
+    """Print the version and the feature level of this raftos.
+
+    Which versions the members run is in `raftos status` and `raftos node ls`.
+    """
     value = {
         "version": importlib.metadata.version("raftos-cluster"),
+        "level": LEVEL,
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
     }
-    run.output.data(value, lambda: f"raftos {value['version']} (Python {value['python']})")
+    run.output.data(value, lambda: f"raftos {value['version']}, level {LEVEL} (Python {value['python']})")

@@ -25,7 +25,7 @@ from raftos.api.requests import content_type, deadline, deadline_in
 from raftos.errors import InvalidInput, RaftosError, TooLarge
 from raftos.member import Consistency, Member, refusal_of
 from raftos.state.command import REQUEST_ID_BYTES, Command, Query, is_ok
-from raftos.state.domains import COMMANDS, QUERIES, validate
+from raftos.state.domains import COMMANDS, QUERIES
 
 MAX_ITEMS = 2_000
 
@@ -110,7 +110,7 @@ class BatchRoute:
         if len(request_id) != REQUEST_ID_BYTES:
             raise InvalidInput(f"`request_id` has to be a version 7 UUID of {REQUEST_ID_BYTES} bytes")
         command = cast("Command", item.command)
-        validate(command)
+        self._member.admit(command)
         return request_id, command
 
 

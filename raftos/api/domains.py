@@ -17,7 +17,7 @@ from raftos.api.requests import content_type, deadline
 from raftos.errors import InvalidInput, OutcomeUnknown, RaftosError
 from raftos.member import Consistency, Member, refusal_of
 from raftos.state.command import Command, Query, format_request_id, is_ok
-from raftos.state.domains import COMMANDS, QUERIES, validate
+from raftos.state.domains import COMMANDS, QUERIES
 
 Handler = Callable[[Request], Awaitable[Answer]]
 
@@ -62,7 +62,7 @@ def _command_handler(member: Member, kind: type[Command]) -> Handler:
         given = fields.pop("request_id", None)
         request_id = member.new_request_id() if given is None else codec.request_id(given)
         command = codec.typed(fields, kind)
-        validate(command)
+        member.admit(command)
         until = deadline(request, member.config.request_timeout_ms)
         try:
             [result] = await member.submit([(request_id, command)], until)

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from raftos import alarms
 from raftos.api.answers import Answer
 from raftos.api.connection import Request
 from raftos.api.streams import Streams
@@ -68,6 +69,7 @@ class Metrics(Collector):
         yield self._request_metric()
         yield from self._consensus_metrics()
         yield from self._tally_metrics()
+        yield self._alarm_metric()
         faults = CounterMetricFamily(
             "raftos_faults", "Commands that ended in a bug of raftos since the start."
         )
@@ -85,6 +87,17 @@ class Metrics(Collector):
         )
         for (route, status), series in self._requests.items():
             family.add_metric([route, str(status)], series.cumulative(), series.sum_s)
+        return family
+
+    def _alarm_metric(self) -> Metric:
+        family = GaugeMetricFamily(
+            "raftos_alarm",
+            "1 while there is reason for it; on a leader of the whole cluster, else of this member.",
+            labels=["alarm"],
+        )
+        raised = {alarm.alarm for alarm in self._member.alarms()}
+        for name in alarms.NAMES:
+            family.add_metric([name], name in raised)
         return family
 
     def _tally_metrics(self) -> Iterator[Metric]:
@@ -114,6 +127,7 @@ class Metrics(Collector):
                 "Beacons this member knows, faded ones of the last minute too.",
                 len(self._member.beacons),
             ),
+            "raftos_level": ("The feature level that is enabled.", self._member.machine.level),
             "raftos_revision": ("The revision of the state.", self._member.machine.revision),
         }
         for name, (sentence, value) in gauges.items():

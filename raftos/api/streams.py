@@ -297,6 +297,9 @@ class Streams:
 
     def _notice_loss(self, now: float) -> None:
         reason = self._member.not_ready()
+        if self._member.lost is not None:
+            for watcher in self._watchers:
+                watcher.end(NotReady(self._member.lost))
         if reason is None:
             self._lost_at = None
         elif self._lost_at is None:

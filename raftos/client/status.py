@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from raftos.levels import FIRST_LEVEL
+
 
 class Node(msgspec.Struct, frozen=True):
     """One node. `role` is leader, follower, learner or agent; `state` alive, unreachable, down, ..."""
@@ -22,20 +24,28 @@ class Node(msgspec.Struct, frozen=True):
     applied_index: int | None = None
     synced_index: int | None = None
     version: str | None = None
+    level: int | None = None
     load: dict[str, float] | None = None
     trouble: str | None = None
     state_hash: dict[str, Any] | None = None
 
 
 class Alarm(msgspec.Struct, frozen=True):
-    """Something an operator has to do: its stable name, such as NOSPACE, and a sentence."""
+    """Something an operator has to do: its stable name, such as NOSPACE, and a sentence.
+
+    `node` is the name of the member it is about, None where it is about the cluster.
+    """
 
     alarm: str
     message: str
+    node: str | None = None
 
 
 class Status(msgspec.Struct, frozen=True):
-    """The whole cluster; `leader` is a member's name, None while there is no leader."""
+    """The whole cluster; `leader` is a member's name, None while there is no leader.
+
+    `level` is the feature level that the cluster has enabled.
+    """
 
     cluster: str
     leader: str | None
@@ -43,6 +53,7 @@ class Status(msgspec.Struct, frozen=True):
     commit_index: int
     nodes: list[Node]
     alarms: list[Alarm] = []
+    level: int = FIRST_LEVEL
 
 
 decode_status = msgspec.json.Decoder(Status).decode

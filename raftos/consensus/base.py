@@ -129,6 +129,12 @@ class Consensus(Protocol):
     def on_applied(self, listener: Callable[[int], None]) -> None:
         """Call `listener(applied_index)` on the event loop after entries were applied."""
 
+    def distrust(self, sentence: str) -> None:
+        """What this member applied is wrong, for good: it serves nothing and does not lead.
+
+        May be called before `start`.
+        """
+
     def watching(self, watching: bool) -> None:
         """Tell the cluster that somebody here waits for news: commits are then told to this member at once.
 

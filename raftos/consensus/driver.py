@@ -80,8 +80,9 @@ class Driver:
         self._writing = False
         self._disk_trouble: str | None = None
         self._apply_trouble: str | None = None
+        self._distrust: str | None = None
         self._stuck: list[tuple[int, bytes]] = []
-        self._kicked = self._running = self._waking = self._stopped = False
+        self._kicked = self._running = self._waking = self._stopped = self._started = False
         self._timer: asyncio.TimerHandle | None = None
         self._handler: Handler | None = None
         self._calls = Calls()
@@ -111,6 +112,7 @@ class Driver:
             random=random.Random(),  # noqa: S311 - election jitter is no secret
             timings=self._timings,
         )
+        self._replica.troubled(time.monotonic(), self._distrust)
         self._transport = Transport(
             member_id=config.member_id,
             cluster_id=config.cluster_id,
@@ -136,6 +138,7 @@ class Driver:
             ),
         )
         await self._transport.start()
+        self._started = True
         self._tick()
 
     def _peers(self) -> dict[str, str]:
@@ -221,6 +224,12 @@ class Driver:
 
     def on_applied(self, listener: Callable[[int], None]) -> None:
         self._applied_listeners.append(listener)
+
+    def distrust(self, sentence: str) -> None:
+        if self._started:
+            self._trouble(distrust=sentence)
+        else:
+            self._distrust = sentence
 
     def watching(self, watching: bool) -> None:
         self._replica.watching = watching
@@ -484,13 +493,21 @@ class Driver:
 
     _UNCHANGED = ""
 
-    def _trouble(self, *, disk: str | None = _UNCHANGED, apply: str | None = _UNCHANGED) -> None:
-        before = self._disk_trouble or self._apply_trouble
+    def _trouble(
+        self,
+        *,
+        disk: str | None = _UNCHANGED,
+        apply: str | None = _UNCHANGED,
+        distrust: str | None = _UNCHANGED,
+    ) -> None:
+        before = self._distrust or self._disk_trouble or self._apply_trouble
+        if distrust != self._UNCHANGED:
+            self._distrust = distrust
         if disk != self._UNCHANGED:
             self._disk_trouble = disk
         if apply != self._UNCHANGED:
             self._apply_trouble = apply
-        after = self._disk_trouble or self._apply_trouble
+        after = self._distrust or self._disk_trouble or self._apply_trouble
         if after != before:
             log.error("trouble", reason=after or "none any more")
             self._replica.troubled(time.monotonic(), after)

@@ -177,8 +177,8 @@ class Keeper:
     def _is_due(self, now: float) -> bool:
         newest = self._snapshots.newest
         index = newest.header.index if newest else 0
-        if self._machine.applied_index <= index:
-            return False
+        if self._machine.applied_index <= index or self._replica.core.trouble is not None:
+            return False  # What a member in trouble has applied may be wrong, or its disk full.
         if index < self._journal.first_index - 1:
             return True  # Without one, a follower that lacks the beginning could never catch up.
         late = 0 < self._policy.interval_s <= now - self._made_at

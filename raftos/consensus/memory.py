@@ -196,6 +196,13 @@ class MemoryConsensus:
     def on_applied(self, listener: Callable[[int], None]) -> None:
         self._applied_listeners.append(listener)
 
+    def distrust(self, sentence: str) -> None:
+        """A trouble that stays; a leader gives way to the next that is heard."""
+        self.trouble = sentence
+        if self.role == Role.LEADER:
+            others = [name for name in self.cluster.heard() if name != self.member_id]
+            self.cluster.elect(next(iter(others), self.member_id))
+
     def watching(self, watching: bool) -> None:
         """Nothing to do: everybody hears of everything at once."""
 

@@ -16,14 +16,14 @@ from traceback import format_exc
 
 import structlog
 
-from raftos.control import liveness, membership, upkeep
+from raftos.control import liveness, membership, upgrade, upkeep
 from raftos.control.view import View
 from raftos.errors import RaftosError
 from raftos.state.command import Command
 
 Planner = Callable[[View], list[Command]]
 
-PLANNERS: tuple[Planner, ...] = (liveness.plan, membership.plan, upkeep.plan)
+PLANNERS: tuple[Planner, ...] = (liveness.plan, membership.plan, upgrade.plan, upkeep.plan)
 
 _log = structlog.get_logger(__name__)
 

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from raftos.levels import FIRST_LEVEL
 from raftos.state.command import Command, Query
-from raftos.state.domains import members
+from raftos.state.domains import cluster, members
 
 State = Literal["joining", "alive", "down"]
 
@@ -39,6 +40,10 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """The ids that consensus has removed."""
     due: tuple[Command, ...] = ()
     """What the domains want done by now."""
+    level: int = FIRST_LEVEL
+    """The feature level that is enabled."""
+    registered_levels: Mapping[str, int | None] = {}
+    """The level that each member of the configuration registered, by id; None if it never registered."""
 
 
 class LastHeard:
@@ -68,13 +73,21 @@ async def gather(
     leading_ms: int,
     down_after_ms: int,
     removed: Iterable[str] = (),
+    configuration: Iterable[str] = (),
 ) -> View:
-    """The view at cluster time `now_ms`; `query` and `due` read this member's state and raise RaftosError."""
+    """The view at cluster time `now_ms`; `query` and `due` read this member's state and raise RaftosError.
+
+    `configuration` has the ids of all who vote or learn.
+    """
     known: members.Members = await query(members.List())
+    enabled: cluster.Level = await query(cluster.Show())
+    levels = {member.id: member.level for member in known.items}
     return View(
         leading_ms=leading_ms,
         down_after_ms=down_after_ms,
         members={member.id: Liveness(member.state, heard_ms_ago(member.id)) for member in known.items},
         removed=frozenset(removed),
         due=tuple(await due(now_ms)),
+        level=enabled.level,
+        registered_levels={member_id: levels.get(member_id) for member_id in configuration},
     )

@@ -1,10 +1,12 @@
 """What a member does without being asked, each job at its own interval.
 
-    register      until the cluster knows who and where this member is
+    register      until the cluster knows who and where this member is, and its feature level
     sample        the load of this machine
     checkpoint    move SQLite's write-ahead log into the database, on a thread
     beat          tell peers which beacons they lack, forget old ones
     hear          on the leader: ask every member, so that control knows who answers, and compare states
+    verdict       where the disk did not take the verdict on this member's state: write it now
+    scan          look through the state for damage, table by table, on a thread that gives way to all else
     control       on the leader: the planners (raftos/control)
 
 A member that only holds its connection open is not alive, so `hear` counts answers, not connections.
@@ -14,8 +16,12 @@ A job that fails is logged and tried again; none of them may take the member dow
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -26,12 +32,20 @@ from raftos.consensus.base import Role
 from raftos.control.loop import ControlLoop
 from raftos.control.view import LastHeard, View, gather
 from raftos.errors import RaftosError, Unavailable
-from raftos.member import Member, diverged
+from raftos.member import Member
 from raftos.state.command import Command, Query
 from raftos.state.machine import CannotApply
 
 CHECKPOINT_INTERVAL_S = 2.0
-REGISTER_RETRY_S = 0.5
+REGISTER_RETRY_S = 0.25
+PATIENCE_S = 2.0
+"""Members that start together hear of each other's levels first, and register once."""
+LEVEL_RETRY_S = 2.0
+"""How soon it is looked again whether all members can read what this one has still to tell."""
+VERDICT_RETRY_S = 5.0
+SCAN_REST_S = 1.0
+"""Between two tables, so that a scan is never what the disk is busy with."""
+LOWEST_PRIORITY = 19
 REPORTS_PER_LEASE = 5
 """How many times a silent member is asked before `down_after_ms` is over."""
 
@@ -48,6 +62,7 @@ class Background:
         self._control = ControlLoop(view=self._view, submit=self._submit)
         self._checkpointed_index = member.machine.applied_index
         self._tasks: list[asyncio.Task[None]] = []
+        self._scanner = ThreadPoolExecutor(1, thread_name_prefix="scan", initializer=_give_way)
         member.consensus.on_role(self._follow_role)
 
     def start(self) -> None:
@@ -59,28 +74,36 @@ class Background:
             asyncio.create_task(_every(CHECKPOINT_INTERVAL_S, self._checkpoint), name="checkpoint"),
             asyncio.create_task(_every(beacons.BEAT_S, self._member.beacons.beat), name="beat"),
             asyncio.create_task(_every(hear_interval_s, self._hear), name="hear"),
+            asyncio.create_task(_every(VERDICT_RETRY_S, self._keep_verdict), name="verdict"),
         ]
+        scan_s = self._member.config.scan_interval_ms / 1000
+        if scan_s:
+            self._tasks.append(asyncio.create_task(_every(scan_s, self.scan), name="scan"))
 
     async def stop(self) -> None:
         await self._control.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._scanner.shutdown(wait=False, cancel_futures=True)
 
     def _follow_role(self, role: Role, _term: int) -> None:
         self._heard.forget()
+        self._member.overview.heard.forget()
         self._control.on_role(leading=role == Role.LEADER)
 
     async def _register(self) -> None:
+        patient_until_s = time.monotonic() + PATIENCE_S
         while True:
             try:
-                await self._member.register()
+                patient = time.monotonic() < patient_until_s
+                if await self._member.register(patient=patient):
+                    return
+                await asyncio.sleep(REGISTER_RETRY_S if patient else LEVEL_RETRY_S)
             except Unavailable:
                 await asyncio.sleep(REGISTER_RETRY_S)
             except RaftosError as error:
                 _log.error("this member could not register itself", reason=error.message)
-                return
-            else:
                 return
 
     async def _sample(self) -> None:
@@ -98,13 +121,22 @@ class Background:
         else:
             self._checkpointed_index = index
 
+    async def _keep_verdict(self) -> None:
+        self._member.keep_verdict()
+
+    async def scan(self) -> None:
+        """Look through the whole state once; damage ends the trust in this member."""
+        machine, loop = self._member.machine, asyncio.get_running_loop()
+        for table in await loop.run_in_executor(self._scanner, machine.tables):
+            damage = await loop.run_in_executor(self._scanner, machine.damage, table)
+            if damage is not None:
+                self._member.distrust(damage)
+                return
+            await asyncio.sleep(SCAN_REST_S)
+
     async def _hear(self) -> None:
         if self._member.consensus.status().role == Role.LEADER:
-            reports = await self._member.reports()
-            self._heard.note(reports, time.monotonic())
-            index = diverged(reports)
-            if index is not None:
-                _log.critical("members have applied the same log to different states", index=index)
+            self._heard.note(await self._member.overview.hear(), time.monotonic())
 
     # What control sees and does.
 
@@ -118,6 +150,7 @@ class Background:
             leading_ms=leading_ms,
             down_after_ms=self._member.config.down_after_ms,
             removed=self._member.consensus.status().removed,
+            configuration=self._member.overview.everyone(),
         )
 
     async def _query(self, query: Query) -> Any:
@@ -132,6 +165,12 @@ class Background:
 
     def _deadline(self) -> float:
         return time.monotonic() + self._member.config.request_timeout_ms / 1000
+
+
+def _give_way() -> None:
+    """Let this thread run when nobody else wants to; where threads have priorities of their own."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
 
 
 async def _every(interval_s: float, job: Callable[[], Awaitable[None]]) -> None:

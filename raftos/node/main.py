@@ -44,6 +44,7 @@ from raftos.node.directory import DataDirectory, read_secret
 from raftos.node.logs import configure_logs
 from raftos.state.domains import members
 from raftos.state.machine import Machine
+from raftos.trust import Trust
 
 HAND_OVER_S = 0.3
 """How long a leader that stops tries to hand over; without it the others wait for an election timeout."""
@@ -113,7 +114,9 @@ async def running(
         stack.callback(machine.close)
         driver = Driver(config, secret, opened, addresses=_addresses(machine))
         probe = Probe()
-        member = Member(config, driver, machine, version=version("raftos-cluster"), load=probe.load)
+        member = Member(
+            config, driver, machine, version=version("raftos-cluster"), load=probe.load, trust=Trust(path)
+        )
         stack.callback(member.close)
         background = Background(member, probe)
         await driver.start()

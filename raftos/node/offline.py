@@ -118,9 +118,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def inspect(file: Path) -> Inspected:
     """Read a whole snapshot. Raises RaftosError where not even its header can be read."""
-    snapshots = _later("raftos.consensus.snapshots")
     summary, trouble = None, None
     with _opened(file) as source:
+        snapshots = _later("raftos.consensus.snapshots")
         header = snapshots.read_header(source)
         source.seek(0)
         try:
@@ -185,9 +185,9 @@ def _refuse_used(folder: Path) -> None:
 
 def _put_together(file: Path, config: Config, work: Path) -> Any:
     """Make the snapshot of the new cluster out of the old one's; returns its header."""
-    snapshots = _later("raftos.consensus.snapshots")
     state = work / "state.db"
     with _opened(file) as source, state.open("wb") as target:
+        snapshots = _later("raftos.consensus.snapshots")
         decoder = snapshots.Decoder(source)
         for piece in decoder.chunks():
             target.write(piece)

@@ -21,6 +21,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from raftos.levels import FIRST_LEVEL
+
 ENTRY_VERSION = 1
 REQUEST_ID_BYTES = 16
 
@@ -30,6 +32,9 @@ _OK_PREFIX = b"\x81\xa2ok"
 
 class Command(msgspec.Struct, frozen=True, gc=False, tag_field="type", forbid_unknown_fields=True):
     """Base of every command. Subclasses set `tag="domain.verb"`."""
+
+    since: ClassVar[int] = FIRST_LEVEL
+    """The feature level it came with; refused as `not_enabled` while the cluster is below it."""
 
 
 class Query(msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True):

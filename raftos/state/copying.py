@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from raftos.errors import StartupError
 from raftos.state import place
-from raftos.state.storage import FORMAT, connect_reader
+from raftos.state.storage import FORMAT, OLDEST_FORMAT, connect_reader
 
 _STAMP = "SELECT applied_index, time_ms, revision, state_hash, format, cluster_id FROM machine"
 _SYNC_BYTES = 8 * 2**20
@@ -123,10 +123,10 @@ def refuse_unfit(path: Path, cluster_id: str, newer_than: int | None) -> Copied:
         found = copied(path)
     except (sqlite3.Error, OSError) as error:
         raise StartupError(f"cannot read the state in {path}: {error}; extract it again") from error
-    if found.format != FORMAT:
+    if not OLDEST_FORMAT <= found.format <= FORMAT:
         raise StartupError(
-            f"the state in {path} has format {found.format}, this version knows {FORMAT}; "
-            "use a snapshot of the same version of raftos, or start the one that wrote it"
+            f"the state in {path} has format {found.format}, this version reads {OLDEST_FORMAT} to {FORMAT}; "
+            "use a snapshot of a neighbouring version of raftos, or start the one that wrote it"
         )
     if found.cluster_id != cluster_id:
         raise StartupError(

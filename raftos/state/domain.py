@@ -95,6 +95,8 @@ class Domain:
     """Commands that may store something, with whether this one does: then it is refused for lack of space."""
     due: Due | None = None
     """What has to be proposed because time passed: `due(db, now_ms)` only reads, and names what it saw."""
+    upgrades: Mapping[int, str] = field(default_factory=dict)
+    """By format of the state (`storage.FORMAT`), the SQL that turns its tables into those of the next one."""
     check: Callable[[sqlite3.Connection], Iterable[str]]
     """The invariants: one sentence for each that does not hold."""
 
@@ -110,6 +112,15 @@ def limits_of(domains: Iterable[Domain]) -> dict[type, Validate]:
 
 def _no_limits(_: object) -> None:
     return
+
+
+def upgrades_of(domains: Iterable[Domain]) -> dict[int, str]:
+    """By format of the state, the SQL that leads all these domains to the next one."""
+    steps: dict[int, str] = {}
+    for domain in domains:
+        for number, statements in domain.upgrades.items():
+            steps[number] = f"{steps.get(number, '')} {statements}"
+    return steps
 
 
 def decoder_of(kinds: Iterable[type[msgspec.Struct]]) -> msgspec.msgpack.Decoder[Any]:

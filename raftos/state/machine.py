@@ -21,21 +21,24 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from raftos.errors import StartupError
+from raftos.levels import FIRST_LEVEL, LEVEL
 from raftos.state import copying, events, requests, storage, tally
 from raftos.state.copying import Copied
-from raftos.state.domain import Domain
+from raftos.state.domain import Domain, upgrades_of
 from raftos.state.domains import DOMAINS
 from raftos.state.events import Told
 from raftos.state.place import Place, current_file, put_in_place, remove, sync_folder
 from raftos.state.reader import Reader
 from raftos.state.storage import CannotApply, StateIncomplete, is_own_trouble
-from raftos.state.turn import Position, Turn, Vocabulary
+from raftos.state.turn import STAMPS, Position, Stamp, Turn, Vocabulary
 
 __all__ = ["CannotApply", "Copied", "Machine", "Reader", "StateIncomplete"]
 
@@ -65,6 +68,7 @@ class Machine:
         self._schema = "".join(
             (tally.SCHEMA, events.SCHEMA, requests.SCHEMA, *(domain.schema for domain in domains))
         )
+        self._upgrades = upgrades_of(domains)
         self._noted: list[int] = []
         self._copy_lock = threading.Lock()
         self._is_copying = False
@@ -74,14 +78,21 @@ class Machine:
         self._replaced_listener: Callable[[], None] | None = None
         self.faults = 0
         """Commands that ended `Failed` since this process opened the state; above 0 health is red."""
-        self._db = storage.open_state(path, cluster_id, self._schema)
+        self._db = storage.open_state(path, cluster_id, self._schema, self._upgrades)
         self._place = Place(path, current_file(path))
         self._load()
+        if self.level > LEVEL:
+            self._db.close()
+            raise StartupError(
+                f"the cluster has enabled feature level {self.level}, and this version knows up to {LEVEL}; "
+                "start the version that ran here before, or a newer one"
+            )
 
     def _load(self) -> None:
         """Read into memory what is kept there, from the file that is open."""
         self._db.create_function("noted", 1, self._noted.append)
         self._position = Position(*self._db.execute(_LOAD).fetchone())
+        self._stamps = deque([(self._position.applied_index, self._position.state_hash)], STAMPS)
         self._memory = requests.RequestMemory(self._db, self._position.horizon_ms, self._max_requests)
         defaults = {name: most for domain in self._domains for name, most in domain.tallies.items()}
         self._tallies = tally.Tallies(self._db, defaults)
@@ -120,6 +131,16 @@ class Machine:
     def limits(self) -> Mapping[str, int]:
         """How high each tally may be."""
         return self._tallies.most
+
+    @property
+    def level(self) -> int:
+        """The feature level (`raftos/levels.py`) that the cluster has enabled."""
+        return max(FIRST_LEVEL, self.tallies[tally.CLUSTER_LEVEL])
+
+    @property
+    def stamps(self) -> Sequence[Stamp]:
+        """Indexes with the `state_hash` there: that of this start, and the last of those all members note."""
+        return tuple(self._stamps)
 
     def on_events(self, listener: Callable[[Sequence[Told]], None]) -> None:
         """Call `listener(told)` with the events of each turn, right after it was saved."""
@@ -185,6 +206,7 @@ class Machine:
         self._memory.commit()
         self._tallies.commit()
         self._position = position
+        self._stamps.extend(turn.stamps)
         self.faults += turn.faults
         return results, turn.told
 
@@ -264,12 +286,13 @@ class Machine:
         that is not newer, unless `allow_older`. Any other error leaves the machine closed: the process has to
         end, and opens one of the two states when it starts again.
         """
-        copying.refuse_unfit(incoming, self._cluster_id, None if allow_older else self.applied_index)
+        newer_than = None if allow_older else self.applied_index
+        found = copying.refuse_unfit(incoming, self._cluster_id, newer_than)
         old, old_path = self._db, self._place.path
         try:
             self._end_transaction()
             path = put_in_place(self._place.folder, incoming)
-            self._db = storage.open_file(path, self._cluster_id, self._schema)
+            self._db = storage.open_file(path, self._cluster_id, self._schema, self._upgrades, found.format)
             self._load()
         except BaseException:
             old.close()
@@ -281,6 +304,14 @@ class Machine:
             remove(old_path)
         if self._replaced_listener is not None:
             self._replaced_listener()
+
+    def tables(self) -> list[str]:
+        """What `damage` can be asked about; call both on a thread."""
+        return storage.tables(self._place.path)
+
+    def damage(self, table: str) -> str | None:
+        """One sentence when a table is damaged on the disk. Raises sqlite3.Error where it cannot look."""
+        return storage.damage(self._place.path, table)
 
     def check(self) -> None:
         """Raise AssertionError with one sentence for each invariant that does not hold."""

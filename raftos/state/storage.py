@@ -20,15 +20,18 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from raftos.errors import StartupError
 from raftos.state import place
 
 FILE_NAME = place.FIRST_NAME
-FORMAT = 2
+FORMAT = 3
+OLDEST_FORMAT = 2
+"""Older states are made anew from the log; from this one on they are upgraded where they are."""
 CACHE_KIB = 8_192
 WAL_KEEP_BYTES = 128 * 1024 * 1024
 LOCK_TIMEOUT_S = 2.0
@@ -47,6 +50,7 @@ CREATE TABLE IF NOT EXISTS machine (
     state_hash BLOB NOT NULL
 ) STRICT;
 """
+_SEAL = f"UPDATE machine SET format = {FORMAT};"  # noqa: S608 - a number of this file, nobody's input
 
 _WRITER_PRAGMAS = (
     "journal_mode = WAL",
@@ -112,23 +116,34 @@ def _startup_sentences(path: Path) -> Iterator[None]:
         ) from error
 
 
-def open_state(directory: Path, cluster_id: str, schema: str) -> sqlite3.Connection:
-    """Open or create the state of `cluster_id`. Raises StartupError and leaves a foreign file as it was."""
+def open_state(
+    directory: Path, cluster_id: str, schema: str, upgrades: Mapping[int, str] = MappingProxyType({})
+) -> sqlite3.Connection:
+    """Open or create the state of `cluster_id`. Raises StartupError and leaves a foreign file as it was.
+
+    A file of an older format is upgraded: `upgrades[n]` is the SQL that leads from format n to the next.
+    One transaction does it all, so a crash in the middle leaves the old format behind, whole.
+    """
     with _startup_sentences(directory):
         directory.mkdir(parents=True, exist_ok=True)
         path = place.current_file(directory)
-        if path.exists():
-            _refuse_foreign(path, cluster_id)
+        found = _refuse_foreign(path, cluster_id) if path.exists() else FORMAT
         place.clean(directory, path)
-        return open_file(path, cluster_id, schema)
+        return open_file(path, cluster_id, schema, upgrades, found)
 
 
-def open_file(path: Path, cluster_id: str, schema: str) -> sqlite3.Connection:
-    """Open one state file, and create what is missing in it. Raises StartupError."""
+def open_file(
+    path: Path, cluster_id: str, schema: str, upgrades: Mapping[int, str], found: int
+) -> sqlite3.Connection:
+    """Open one state file, which has the format `found`, and make of it what this version needs.
+
+    Raises StartupError.
+    """
+    steps = [upgrades.get(number, "") for number in range(found, FORMAT)]
     with _startup_sentences(path.parent):
         db = connect(path)
         try:
-            db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {schema} COMMIT;")
+            db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {schema} {' '.join(steps)} {_SEAL} COMMIT;")
             db.execute(
                 "INSERT OR IGNORE INTO machine VALUES (1, ?, ?, 0, 0, 0, 0, zeroblob(16))",
                 (FORMAT, cluster_id),
@@ -139,7 +154,8 @@ def open_file(path: Path, cluster_id: str, schema: str) -> sqlite3.Connection:
         return db
 
 
-def _refuse_foreign(path: Path, cluster_id: str) -> None:
+def _refuse_foreign(path: Path, cluster_id: str) -> int:
+    """The format of a file that is ours."""
     # A connection that may write would, on closing, fold a write-ahead log that is not ours into the
     # file; and where there is none, only an immutable one does not leave an empty one behind.
     immutable = "" if place.beside(path, "-wal").exists() else "&immutable=1"
@@ -157,20 +173,55 @@ def _refuse_foreign(path: Path, cluster_id: str) -> None:
     if row is None:
         if place.generation(path):
             raise _incomplete(path, "it is empty")
-        return
+        return FORMAT
     if row[0] > FORMAT:
         raise StartupError(
             f"{path} has format {row[0]}, this version knows {FORMAT}; start the newer version that wrote it"
         )
-    if row[0] < FORMAT:
+    if row[0] < OLDEST_FORMAT:
         raise StartupError(
-            f"{path} has format {row[0]}, this version writes {FORMAT}; remove the folder it is in, and this "
-            "member makes its state anew from the log"
+            f"{path} has format {row[0]}, this version reads {OLDEST_FORMAT} to {FORMAT}; remove the folder "
+            "it is in, and this member makes its state anew from the log"
         )
     if row[1] != cluster_id:
         raise StartupError(
             f"{path} belongs to cluster {row[1]!r}, not to {cluster_id!r}; use another data directory"
         )
+    return int(row[0])
+
+
+def tables(path: Path) -> list[str]:
+    """The names of all tables that have pages of their own."""
+    db = connect_reader(path)
+    try:
+        rows = db.execute(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0 ORDER BY name"
+        )
+        return [name for (name,) in rows]
+    finally:
+        db.close()
+
+
+def damage(path: Path, table: str) -> str | None:
+    """What is wrong with the pages of one table, which are read from the disk anew; or None.
+
+    Finds broken pages and trees, and values that cannot be, not a value that merely changed: for that the
+    states of members are compared. Raises sqlite3.Error where it cannot look.
+    """
+    db = connect_reader(path)
+    try:
+        quoted = table.replace("'", "''")
+        found = [row[0] for row in db.execute(f"PRAGMA quick_check('{quoted}')") if row[0] != "ok"]
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in {
+            sqlite3.SQLITE_CORRUPT,
+            sqlite3.SQLITE_NOTADB,
+        }:
+            raise
+        found = [str(error)]
+    finally:
+        db.close()
+    return f"the table {table!r} in {path.name} is damaged ({found[0].splitlines()[-1]})" if found else None
 
 
 def _incomplete(path: Path, reason: str) -> StateIncomplete:

@@ -8,6 +8,7 @@ dictionary; what a turn changed is saved with the turn, in one row for each tall
 |-------------------|--------------------------------------------------------------------|
 | `state.bytes`     | what users keep: keys, values, texts, and a little for each row    |
 | `events.dropped`  | the last revision whose events are no longer kept                  |
+| `cluster.level`   | the feature level that is enabled, 0 before the first was          |
 | `kv.keys`, ...    | what a domain names in `Domain.tallies`                            |
 
 A tally whose limit is `UNLIMITED` is bookkeeping. Every other limit is a quota: operators list and set it.
@@ -32,13 +33,18 @@ CREATE TABLE IF NOT EXISTS tallies (
 
 STATE_BYTES = "state.bytes"
 EVENTS_DROPPED = "events.dropped"
+CLUSTER_LEVEL = "cluster.level"
 MAX_STATE_BYTES = 8 * 2**30
 ROW_BYTES = 64
 """What a row costs besides the user's own bytes, roughly."""
 
 UNLIMITED = 2**62
 
-DEFAULTS: Mapping[str, int] = {STATE_BYTES: MAX_STATE_BYTES, EVENTS_DROPPED: UNLIMITED}
+DEFAULTS: Mapping[str, int] = {
+    STATE_BYTES: MAX_STATE_BYTES,
+    EVENTS_DROPPED: UNLIMITED,
+    CLUSTER_LEVEL: UNLIMITED,
+}
 
 _LOAD = "SELECT name, value, most FROM tallies"
 _ADD = "INSERT OR IGNORE INTO tallies VALUES (?, 0, ?)"

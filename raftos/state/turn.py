@@ -26,6 +26,7 @@ import msgspec
 import structlog
 
 from raftos.errors import InvalidInput
+from raftos.levels import FIRST_LEVEL
 from raftos.state import events
 from raftos.state.command import (
     ENTRY_VERSION,
@@ -40,9 +41,13 @@ from raftos.state.domain import Apply, Context, Domain, Validate, decoder_of, li
 from raftos.state.events import Told
 from raftos.state.requests import RequestMemory, join_results
 from raftos.state.storage import CannotApply, is_own_trouble
-from raftos.state.tally import STATE_BYTES, Tallies
+from raftos.state.tally import CLUSTER_LEVEL, STATE_BYTES, Tallies
 
 HASH_BYTES = 16
+STAMP_INDEXES = 64
+"""Every member notes its hash at the multiples of this, so that two can be compared also under load."""
+STAMPS = 64
+"""How many of them it keeps, in memory."""
 MAX_TIME_MS = 2**47
 """Far enough, and still within the 48 bits of a request id."""
 
@@ -62,6 +67,10 @@ _log = structlog.get_logger(__name__)
 
 Requests = list[tuple[bytes, msgspec.Raw]]
 """Request ids with their commands, still encoded."""
+
+
+Stamp = tuple[int, bytes]
+"""A log index, and the `state_hash` after it."""
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -116,6 +125,8 @@ class Turn:
         self._hash = start.state_hash
         self.told: list[Told] = []
         """What to tell the watchers once the turn is saved."""
+        self.stamps: list[Stamp] = []
+        """What to remember of the hash once the turn is saved."""
         self.faults = 0
 
     def position(self) -> Position:
@@ -136,6 +147,8 @@ class Turn:
         self._memory.sweep(index, time_ms)
         if index % events.SWEEP_INDEXES == 0:
             events.sweep(self._db, time_ms, revision, self._context.counts)
+        if index % STAMP_INDEXES == 0:
+            self.stamps.append((index, self._hash))
         return answers
 
     def _fill(self, payload: bytes) -> list[bytes]:
@@ -199,6 +212,8 @@ class Turn:
             self._validate[kind](command)
         except InvalidInput as error:
             return encode_result(Rejected(error.code, error.message))
+        if kind.since > FIRST_LEVEL and kind.since > context.counts[CLUSTER_LEVEL]:
+            return encode_result(_not_enabled(kind))
         if context.counts[STATE_BYTES] >= context.most[STATE_BYTES] and self._is_refused(command):
             return _NO_SPACE
         changes = db.total_changes
@@ -226,7 +241,7 @@ class Turn:
             answer = self._plain(command)
             _encode(context.events[events_before:])
         except Exception as error:  # Whatever a bug raises; this machine's own trouble goes on.
-            if is_own_trouble(error):
+            if isinstance(error, CannotApply) or is_own_trouble(error):
                 raise
             self._db.execute("ROLLBACK TO command")
             del context.events[events_before:]
@@ -256,6 +271,14 @@ class Turn:
         head = struct.pack(">QQQQ", self._index, context.time_ms, context.revision, len(ids))
         parts = (self._hash, head, ids, join_results(answers), body)
         self._hash = blake2b(b"".join(parts), digest_size=HASH_BYTES).digest()
+
+
+def _not_enabled(kind: type[Command]) -> Rejected:
+    return Rejected(
+        "not_enabled",
+        f"{kind.__struct_config__.tag} can be used once every member knows level {kind.since}; upgrade all "
+        "of them, `raftos status` says which are behind",
+    )
 
 
 def _read(index: int, payload: bytes) -> tuple[int, Requests]:

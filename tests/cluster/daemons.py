@@ -23,6 +23,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from raftos.client import AsyncClient, Client, contexts
+from raftos.levels import LEVEL
 from raftos_cli.devcluster import DevCluster, Member
 from raftos_cli.main import root
 
@@ -70,8 +71,12 @@ class Cluster:
     """`size` daemons in a directory. Nothing runs until `start`; `close` ends everything."""
 
     def __init__(self, directory: Path, size: int = 3) -> None:
+        self.take(directory, DevCluster.create(directory / "cluster", size))
+
+    def take(self, directory: Path, dev: DevCluster) -> None:
+        """Be the cluster that is in a directory."""
         self.directory = directory
-        self.dev = DevCluster.create(directory / "cluster", size)
+        self.dev = dev
         self.dev.assign_ports(None)
         self.members: Sequence[Member] = self.dev.members
         self._hashes: dict[int, str] = {}
@@ -225,13 +230,13 @@ class Cluster:
         return [member for member in self.members if member is not leader]
 
     def settle(self) -> dict[str, Any]:
-        """Wait until all members are alive with everything applied, at one index and one hash."""
+        """Wait until all members are alive with everything applied, at one index, hash and feature level."""
         status: dict[str, Any] = {}
 
         def settled() -> bool:
             status.update(self.status(self.members[0]))
             nodes = status["nodes"]
-            return all(
+            return status["level"] == LEVEL and all(
                 node["state"] == "alive" and node["state_hash"]["index"] == status["commit_index"]
                 for node in nodes
             )

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 import pytest
 
-from raftos.errors import Conflict, InvalidInput, NoQuorum, NotFound, OutcomeUnknown
-from raftos.member import Gathering, StateHash, diverged
-from raftos.state.command import is_ok
+from raftos.consensus.memory import MemoryConsensus
+from raftos.errors import (
+    Conflict,
+    InvalidInput,
+    NoQuorum,
+    NotEnabled,
+    NotFound,
+    NotReady,
+    OutcomeUnknown,
+)
+from raftos.gathering import Gathering
+from raftos.levels import LEVEL
+from raftos.member import Member
+from raftos.reports import Verdict, decode_report, encode_report, encode_verdict, judge
+from raftos.state.command import encode_entry, encode_request, is_ok, new_request_id
 from raftos.state.domains import kv, members
 from tests.unit.api.harness import Api, run
 
@@ -196,14 +210,178 @@ def test_stale_reads_grow_older_while_the_member_is_cut_off(tmp_path: Path) -> N
     run(tmp_path, scenario, names=["n1", "n2", "n3"])
 
 
-def test_different_states_at_one_index_are_found(tmp_path: Path) -> None:
-    """Members that are merely at different indexes have not diverged."""
+# A state that is wrong.
+
+
+def diverge(api: Api, name: str) -> None:
+    """Give one member another entry than the others have at the same index."""
+    api.cluster.cut(f"id-{name}")
+    now_ms = api.consensus.cluster_time_ms()
+    api.cluster.agree([encode_request(new_request_id(now_ms), kv.Put("a", b"right"))], now_ms)
+    machine = api.machines[name]
+    wrong = encode_entry(now_ms, [encode_request(new_request_id(now_ms), kv.Put("a", b"wrong"))])
+    machine.apply([(machine.applied_index + 1, wrong)])
+    api.cluster.heal(f"id-{name}")
+
+
+async def refusals(member: Member) -> list[str]:
+    """What a member says to a write, to reads and to a watcher; fails if it serves one of them."""
+    calls: list[Awaitable[object]] = [
+        member.submit([(member.new_request_id(), kv.Put("b", b""))], soon()),
+        member.query([kv.Get("a")], "linearizable", soon()),
+        member.query([kv.Get("a")], "stale", soon()),
+        member.past_events(0, 1_000),
+    ]
+    said = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(each) for each in said] == [NotReady] * len(calls)
+    return [str(each) for each in said]
+
+
+def test_a_member_whose_state_is_wrong_is_found_out_and_serves_no_more(tmp_path: Path) -> None:
+    """The leader compares, and tells; the member says to everybody what to do."""
 
     async def scenario(api: Api) -> None:
-        report = api.member.report()
-        behind = msgspec.structs.replace(report, state_hash=StateHash(report.state_hash.index - 1, "00"))
-        wrong = msgspec.structs.replace(report, state_hash=StateHash(report.state_hash.index, "00"))
-        assert diverged({"a": report, "b": report, "c": behind}) is None
-        assert diverged({"a": report, "b": behind, "c": wrong}) == report.state_hash.index
+        diverge(api, "n3")
+        wrong = api.members["n3"]
+        await api.member.overview.hear()
+        assert "raftos dev rejoin" in (wrong.lost or "")
+        assert wrong.not_ready() == wrong.lost
+        assert set(await refusals(wrong)) == {wrong.lost}
+        for member in api.members.values():
+            status = await member.status()
+            assert [(each.alarm, each.node) for each in status.alarms] == [("CORRUPT", "n3")]
+        assert api.member.not_ready() is None
+
+    run(tmp_path, scenario, names=["n1", "n2", "n3"])
+
+
+def test_a_leader_whose_state_is_wrong_gives_way(tmp_path: Path) -> None:
+    """It is the one that compares, and judges itself like any other."""
+
+    async def scenario(api: Api) -> None:
+        diverge(api, "n1")
+        api.cluster.elect("id-n1")
+        await api.member.overview.hear()
+        assert api.member.lost is not None
+        assert api.cluster.leader_id != "id-n1"
+        await refusals(api.member)
+
+    run(tmp_path, scenario, names=["n1", "n2", "n3"])
+
+
+def test_two_members_that_differ_are_suspect_and_go_on(tmp_path: Path) -> None:
+    """Nobody knows which is right, so neither is stopped; both say so."""
+
+    async def scenario(api: Api) -> None:
+        diverge(api, "n2")
+        await api.member.overview.hear()
+        for member in api.members.values():
+            assert member.lost is None
+            [alarm] = (await member.status()).alarms
+            assert alarm.alarm == "CORRUPT"
+            assert "n1 and n2" in alarm.message
+
+    run(tmp_path, scenario, names=["n1", "n2"])
+
+
+@pytest.mark.parametrize("asked", ["id-n1", "id-n2"])
+def test_a_verdict_counts_from_the_leader_alone_and_if_it_is_true(tmp_path: Path, asked: str) -> None:
+    """A wrong claim, or one of an index long gone, changes nothing."""
+
+    async def scenario(api: Api) -> None:
+        stamp = api.machine.state_hash
+        teller = api.members[asked.removeprefix("id-")].consensus
+        claims = [Verdict(0, stamp), Verdict(7, b"x" * 16)] if asked == "id-n1" else [Verdict(0, b"x" * 16)]
+        for claim in claims:
+            await teller.ask("id-n3", b"verdict " + encode_verdict(claim), 1)
+        assert api.members["n3"].lost is None
+
+    run(tmp_path, scenario, names=["n1", "n2", "n3"])
+
+
+def test_states_are_compared_under_load_too(tmp_path: Path) -> None:
+    """Members at different indexes are compared where both have been."""
+
+    async def scenario(api: Api) -> None:
+        diverge(api, "n3")
+        for number in range(70):
+            await api.member.submit([(api.member.new_request_id(), kv.Put(f"k{number}", b""))], soon())
+        api.cluster.cut("id-n3")
+        await api.member.submit([(api.member.new_request_id(), kv.Put("more", b""))], soon())
+        reports = {name: member.report() for name, member in api.members.items()}
+        assert len({report.applied_index for report in reports.values()}) == 2
+        assert set(judge(reports, ("n1", "n2", "n3")).wrong) == {"n3"}
+
+    run(tmp_path, scenario, names=["n1", "n2", "n3"])
+
+
+# Feature levels.
+
+
+def test_a_member_tells_its_level_only_when_all_can_read_it(tmp_path: Path) -> None:
+    """One that does not answer may run an older version: until it does, the entry looks as it always did."""
+
+    async def scenario(api: Api) -> None:
+        api.cluster.cut("id-n3")
+        assert not await api.member.register()
+        [known] = await api.member.query([members.Get(id="id-n1")], "linearizable", soon())
+        assert isinstance(known, members.Member)
+        assert known.level == 1
+        api.cluster.heal("id-n3")
+        assert await api.member.register()
+        assert await api.member.register()
+        [known] = await api.member.query([members.Get(id="id-n1")], "linearizable", soon())
+        assert isinstance(known, members.Member)
+        assert known.level == LEVEL
+        assert api.machine.revision == 2
+
+    run(tmp_path, scenario, names=["n1", "n2", "n3"])
+
+
+def test_a_command_above_the_enabled_level_is_refused_at_the_edge(tmp_path: Path) -> None:
+    """With the members that hold it up; nothing is proposed."""
+
+    class Later(kv.Put, frozen=True, tag="kv.later"):
+        since: ClassVar[int] = 2
+
+    async def scenario(api: Api) -> None:
+        old = members.Register("id-n2", "n2", "", "", "0.1")
+        await api.member.submit([(api.member.new_request_id(), old)], soon())
+        api.member.admit(kv.Put("a", b""))
+        with pytest.raises(NotEnabled, match="do not yet: n2; upgrade"):
+            api.member.admit(Later("a", b""))
 
     run(tmp_path, scenario)
+
+
+# Clocks.
+
+
+@pytest.mark.parametrize(
+    ("ahead_ms", "delay_s"), [(0, 0.0), (0, 0.2), (5_000, 0.0), (5_000, 0.2), (-5_000, 0.2)]
+)
+def test_a_clock_is_judged_by_what_the_way_cannot_explain(
+    tmp_path: Path, ahead_ms: int, delay_s: float
+) -> None:
+    """A slow answer is no wrong clock: the difference is known as well as half of the round trip."""
+
+    async def scenario(api: Api) -> None:
+        peer = api.members["n2"].consensus
+        assert isinstance(peer, MemoryConsensus)
+        answer = peer.handler
+        assert answer is not None
+
+        async def late(asker: str, body: bytes) -> bytes:
+            await asyncio.sleep(delay_s)
+            said = decode_report(await answer(asker, body))
+            assert said.wall_ms is not None
+            return encode_report(msgspec.structs.replace(said, wall_ms=said.wall_ms + ahead_ms))
+
+        peer.handler = late
+        reading = (await api.member.overview.readings())["id-n2"]
+        assert abs(reading.ahead_ms - ahead_ms) <= reading.doubt_ms + 1
+        assert reading.doubt_ms >= delay_s * 500
+        raised = {alarm.alarm for alarm in (await api.member.status()).alarms}
+        assert raised == ({"CLOCK_SKEW"} if ahead_ms else set())
+
+    run(tmp_path, scenario, names=["n1", "n2"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from raftos.consensus.configuration import Standing
+from raftos.consensus.configuration import Remove, Standing
 from raftos.errors import Busy, Conflict, InvalidInput, NoQuorum, NotFound
 from raftos.membership import Changed, Join, MembershipService
 from raftos.state.command import is_ok
@@ -168,6 +168,20 @@ def test_a_removed_member_is_forgotten_and_its_name_is_free(tmp_path: Path) -> N
         await service.join(Join("id-new", "n3", "127.0.0.1:3", ""), soon())
         with pytest.raises(Conflict, match="removed"):
             await service.join(Join("id-n3", "n9", "127.0.0.1:3", ""), soon())
+
+    run(tmp_path, scenario, names=THREE)
+
+
+def test_a_name_that_a_removal_left_behind_is_no_hindrance(tmp_path: Path) -> None:
+    """It stopped before its last step, and the next member of that name does not wait for the leader."""
+
+    async def scenario(api: Api) -> None:
+        service = await registered(api)
+        await api.consensus.change(Remove("id-n3"), soon())
+        [node] = [node for node in (await api.member.status()).nodes if node.name == "n3"]
+        assert (node.role, node.state) == ("none", "removed")
+        await service.join(Join("id-new", "n3", "127.0.0.1:3", ""), soon())
+        assert roles(await service.show(soon())) == {"n1": "voter", "n2": "voter", "n3": "learner"}
 
     run(tmp_path, scenario, names=THREE)
 

@@ -134,7 +134,11 @@ def _components(catalogue: Catalogue) -> Schema:
 def _tags() -> list[Schema]:
     """The domains first, with the sentence that opens their file."""
     domains = [{"name": domain.name, "description": _opening(domain)} for domain in DOMAINS]
-    return domains + [{"name": name, "description": said} for name, said in fixed.TAGS.items()]
+    # A tag has one description; where a domain and a fixed route share one, that of the routes is the wider.
+    said_of = {tag["name"]: tag for tag in domains} | {
+        name: {"name": name, "description": said} for name, said in fixed.TAGS.items()
+    }
+    return list(said_of.values())
 
 
 def _opening(domain: Domain) -> str:

@@ -24,8 +24,8 @@ from raftos.api.openapi.schemas import FOLDER, Catalogue, Schema
 from raftos.api.snapshots import CONTENT_TYPE as SNAPSHOT
 from raftos.beacons import MAX_TEXT_BYTES
 from raftos.errors import ErrorBody
-from raftos.member import LeaderView, StatusView
 from raftos.membership import Changed, Join, Membership, PromoteMember, RemoveMember
+from raftos.reports import LeaderView, StatusView
 from raftos.state.domains import COMMANDS, QUERIES
 
 EVENT_STREAM = "text/event-stream"

@@ -10,7 +10,7 @@ import msgspec
 
 from raftos.state.command import Command, Query
 from raftos.state.domain import Context, Domain, decoder_of, limits_of
-from raftos.state.domains import chat, kv, members, quota
+from raftos.state.domains import chat, cluster, kv, members, quota
 
 __all__ = [
     "COMMANDS",
@@ -25,7 +25,13 @@ __all__ = [
     "validate",
 ]
 
-DOMAINS: tuple[Domain, ...] = (members.DOMAIN, kv.DOMAIN, chat.DOMAIN, quota.DOMAIN)
+DOMAINS: tuple[Domain, ...] = (
+    members.DOMAIN,
+    kv.DOMAIN,
+    chat.DOMAIN,
+    quota.DOMAIN,
+    cluster.DOMAIN,
+)
 
 
 def tag_of(kind: type[msgspec.Struct]) -> str:

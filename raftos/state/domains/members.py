@@ -15,6 +15,10 @@ for long enough, or hears from it again. Who votes and who leads is not kept her
 
 `removed` is the end of an id: its row goes to a table of its own, so that the name is free again and a
 registration that was under way is refused. The latest thousand are kept.
+
+It also says which feature level (`raftos/levels.py`) its version has; versions before levels do not, and
+could not read an entry that does. So level 1 is left out of commands and answers alike: an entry without
+one means the same, to the byte, to every version. Below the enabled level nobody may register.
 """
 
 from __future__ import annotations
@@ -26,9 +30,12 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from raftos.errors import InvalidInput, NotFound, TooLarge
+from raftos.levels import FIRST_LEVEL
 from raftos.state.command import Command, Ok, Query, Rejected, Result
 from raftos.state.domain import MAX_ROWS, Context, Domain, described
 from raftos.state.events import Event
+from raftos.state.limits import check_number
+from raftos.state.tally import CLUSTER_LEVEL
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS members (
@@ -38,7 +45,8 @@ CREATE TABLE IF NOT EXISTS members (
     peer_address TEXT NOT NULL,
     version TEXT NOT NULL,
     state TEXT NOT NULL,
-    since_ms INTEGER NOT NULL
+    since_ms INTEGER NOT NULL,
+    level INTEGER NOT NULL DEFAULT 1
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS members_removed (
     id TEXT PRIMARY KEY,
@@ -46,6 +54,7 @@ CREATE TABLE IF NOT EXISTS members_removed (
     removed_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
+UPGRADES = {2: "ALTER TABLE members ADD COLUMN level INTEGER NOT NULL DEFAULT 1;"}
 
 MAX_TEXT_CHARACTERS = 256
 MAX_REMOVED = 1_000
@@ -81,11 +90,11 @@ class Announce(Command, frozen=True, tag="members.announce"):
     peer_address: PeerAddress
 
 
-class Register(Command, frozen=True, tag="members.register"):
+class Register(Command, frozen=True, tag="members.register", omit_defaults=True):
     """Say who and where a member is; it counts as alive from now on.
 
-    Members do it themselves when they start. Rejected with `conflict` when another member has the name, or
-    when the id was removed.
+    Members do it themselves when they start. Rejected with `conflict` when another member has the name, when
+    the id was removed, or when the version is too old for what the cluster has enabled.
     """
 
     id: Id
@@ -93,6 +102,7 @@ class Register(Command, frozen=True, tag="members.register"):
     endpoint: Endpoint
     peer_address: PeerAddress
     version: Annotated[str, described("The version of raftos it runs.", maxLength=MAX_TEXT_CHARACTERS)]
+    level: Annotated[int, described("The feature level of that version.", minimum=1)] = FIRST_LEVEL
 
 
 class Mark(Command, frozen=True, tag="members.mark"):
@@ -138,8 +148,11 @@ class ListRemoved(Query, frozen=True, tag="members.removed"):
 # Answers and events
 
 
-class Member(msgspec.Struct, frozen=True):
-    """One member as the cluster knows it; `since_ms` is when it entered its state, in cluster time."""
+class Member(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One member as the cluster knows it.
+
+    `since_ms` is when it entered its state, in cluster time. `level` is left out while it is 1.
+    """
 
     id: str
     name: str
@@ -148,6 +161,7 @@ class Member(msgspec.Struct, frozen=True):
     version: str
     state: State
     since_ms: int
+    level: int = FIRST_LEVEL
 
 
 class Members(msgspec.Struct, frozen=True):
@@ -224,6 +238,7 @@ def _validate_announce(command: Announce | Register) -> None:
 def _validate_register(command: Register) -> None:
     _validate_announce(command)
     _check_text("version", command.version)
+    check_number("level", command.level, FIRST_LEVEL)
 
 
 def _validate_mark(command: Mark) -> None:
@@ -246,9 +261,9 @@ def _validate_get(query: Get) -> None:
 
 _HAS_NAME = "SELECT id FROM members WHERE name = ?"
 _WAS_REMOVED = "SELECT 1 FROM members_removed WHERE id = ?"
-_VERSION = "SELECT version, state, since_ms FROM members WHERE id = ?"
+_VERSION = "SELECT version, state, since_ms, level FROM members WHERE id = ?"
 _STATE = "SELECT state, since_ms FROM members WHERE id = ?"
-_WRITE = "REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?, ?)"
+_WRITE = "REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _MARK = "UPDATE members SET state = ?, since_ms = ? WHERE id = ?"
 _NAME = "SELECT name FROM members WHERE id = ?"
 _DELETE = "DELETE FROM members WHERE id = ?"
@@ -277,9 +292,9 @@ def apply_announce(db: sqlite3.Connection, command: Announce, context: Context) 
         return refusal
     known = db.execute(_VERSION, (command.id,)).fetchone()
     state: State
-    version, state, since_ms = known or ("", "joining", context.time_ms)
+    version, state, since_ms, level = known or ("", "joining", context.time_ms, FIRST_LEVEL)
     member = Member(
-        command.id, command.name, command.endpoint, command.peer_address, version, state, since_ms
+        command.id, command.name, command.endpoint, command.peer_address, version, state, since_ms, level
     )
     db.execute(_WRITE, msgspec.structs.astuple(member))
     context.emit(MemberAnnounced(member.id, member.name))
@@ -289,10 +304,23 @@ def apply_announce(db: sqlite3.Connection, command: Announce, context: Context) 
 def apply_register(db: sqlite3.Connection, command: Register, context: Context) -> Result:
     if refusal := _refusal(db, command.id, command.name):
         return refusal
+    if command.level < context.counts[CLUSTER_LEVEL]:
+        return Rejected(
+            "conflict",
+            f"the cluster has enabled level {context.counts[CLUSTER_LEVEL]}, and the version of "
+            f"{command.name!r} knows up to {command.level}; install the version that the other members run",
+        )
     known = db.execute(_STATE, (command.id,)).fetchone()
     since_ms = known[1] if known and known[0] == "alive" else context.time_ms
     member = Member(
-        command.id, command.name, command.endpoint, command.peer_address, command.version, "alive", since_ms
+        command.id,
+        command.name,
+        command.endpoint,
+        command.peer_address,
+        command.version,
+        "alive",
+        since_ms,
+        command.level,
     )
     db.execute(_WRITE, msgspec.structs.astuple(member))
     context.emit(MemberRegistered(member.id, member.name))
@@ -325,7 +353,7 @@ def apply_forget(db: sqlite3.Connection, command: Forget, context: Context) -> R
 
 # Queries
 
-_ALL = "SELECT id, name, endpoint, peer_address, version, state, since_ms FROM members"
+_ALL = "SELECT id, name, endpoint, peer_address, version, state, since_ms, level FROM members"
 _BY_NAME = _ALL + " ORDER BY name LIMIT ?"
 _ONE = _ALL + " WHERE id = ? OR name = ?"
 _ALL_REMOVED = "SELECT id, name, removed_ms FROM members_removed"
@@ -362,7 +390,9 @@ def check(db: sqlite3.Connection) -> Iterator[str]:
             yield f"{member.id!r} was removed, and is known all the same"
         try:
             _validate_register(
-                Register(member.id, member.name, member.endpoint, member.peer_address, member.version)
+                Register(
+                    member.id, member.name, member.endpoint, member.peer_address, member.version, member.level
+                )
             )
         except InvalidInput as error:
             yield f"{member.id!r}: {error.message}"
@@ -403,5 +433,6 @@ DOMAIN = Domain(
         MemberMarked: "id",
         MemberRemoved: "id",
     },
+    upgrades=UPGRADES,
     check=check,
 )

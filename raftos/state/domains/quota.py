@@ -17,7 +17,7 @@ below 1 MiB, so that there is always room for a largest value.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
@@ -34,10 +34,6 @@ SCHEMA = ""
 
 MAX_NAME_BYTES = 64
 MIN_STATE_BYTES = 1024 * 1024
-LOW_PERCENT = 90
-
-NO_SPACE = "NOSPACE"
-SPACE_LOW = "SPACE_LOW"
 
 Name = Annotated[
     str,
@@ -93,25 +89,6 @@ class QuotaChanged(Event, frozen=True, tag="quota.changed"):
 
     name: str
     most: int
-
-
-class Alarm(msgspec.Struct, frozen=True):
-    """Something an operator has to do; `alarm` is its stable name, `message` what it is and what to do."""
-
-    alarm: str
-    message: str
-
-
-def alarms(values: Mapping[str, int], most: Mapping[str, int]) -> list[Alarm]:
-    """What the tallies give reason to warn of: at most one alarm, about the space left."""
-    kept, limit = values[STATE_BYTES], most[STATE_BYTES]
-    holds = f"the state holds {kept} bytes of the {limit} that the quota `{STATE_BYTES}` allows"
-    help_is = "delete something, or raise the quota"
-    if kept >= limit:
-        return [Alarm(NO_SPACE, f"{holds}: only reads and deletes are served; {help_is}")]
-    if kept * 100 >= limit * LOW_PERCENT:
-        return [Alarm(SPACE_LOW, f"{holds}: soon only reads and deletes will be served; {help_is}")]
-    return []
 
 
 # Limits

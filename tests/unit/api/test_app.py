@@ -219,7 +219,8 @@ def test_status_lists_every_voter_reachable_or_not(tmp_path: Path) -> None:
         await api.member.register()
         api.cluster.cut("id-n3")
         status = (await api.get("/v1/status")).json
-        assert list(status) == ["cluster", "leader", "term", "commit_index", "nodes", "alarms"]
+        assert list(status) == ["cluster", "leader", "term", "commit_index", "nodes", "alarms", "level"]
+        assert [alarm["alarm"] for alarm in status["alarms"]] == ["NO_SPARE"]
         assert (status["cluster"], status["leader"]) == ("test", "n1")
         rows = [
             (node["name"], node["role"], node["state"], node["applied_index"]) for node in status["nodes"]

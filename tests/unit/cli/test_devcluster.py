@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from raftos.config import load
 from raftos.errors import Conflict, InvalidInput, NotFound, StartupError
-from raftos_cli.devcluster import LOOPBACK, PORTS, DevCluster, Member, hold_port
+from raftos_cli.devcluster import LOOPBACK, PORTS, DevCluster, Member, hold_port, undisturbed
 from raftos_cli.joining import Home
 
 
@@ -197,6 +198,22 @@ def test_a_daemon_that_cannot_be_started_is_one_sentence(cluster: DevCluster) ->
     cluster.log_file(cluster.members[0]).mkdir()
     with pytest.raises(StartupError, match="cannot start n1"):
         cluster.spawn(cluster.members[0])
+
+
+def test_ctrl_c_waits_until_a_daemon_is_on_record(cluster: DevCluster) -> None:
+    """And is not lost by waiting; so the one who was interrupted finds what it has to end."""
+    done: list[bool] = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_within(done)
+    assert done
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def interrupt_within(done: list[bool]) -> None:
+    with undisturbed():
+        signal.raise_signal(signal.SIGINT)
+        done.append(True)
 
 
 def test_a_daemon_is_known_from_its_first_moment(cluster: DevCluster) -> None:

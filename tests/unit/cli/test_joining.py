@@ -171,6 +171,7 @@ def test_a_rejoin_goes_on_from_wherever_it_stopped(
     assert len(agreement.configuration.peers) == 4
     assert (folder / f"data.was-{old.member_id}" / "journal").read_text() == "damaged"
     assert home.plan() is None
+    assert home.data.exists() is (step == "joined")
 
 
 def remove(member_id: str) -> None:
@@ -184,6 +185,7 @@ def finished(home: Home) -> None:
     with Client() as client:
         home.finish(client, SECRET.hex())
     write_durably(home.folder / "joining.json", plan)
+    home.data.mkdir()
 
 
 def test_a_running_daemon_is_not_robbed_of_its_data(

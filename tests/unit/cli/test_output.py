@@ -42,7 +42,7 @@ def test_status_lists_the_known_members_when_none_answers(raftos: Raftos, dead_c
     shown = raftos("status", "-o", "json", "--timeout", "0.3")
     value = json.loads(shown.stdout)
     assert shown.exit_code == 5
-    assert set(value) == {"cluster", "leader", "term", "commit_index", "nodes", "alarms"}
+    assert set(value) == {"cluster", "leader", "term", "commit_index", "nodes", "alarms", "level"}
     assert [(node["state"], node["endpoint"]) for node in value["nodes"]] == [("unreachable", dead_context)]
     assert json.loads(shown.stderr)["error"]["code"] == "unreachable"
 

@@ -24,7 +24,7 @@ from raftos.consensus.messages import Acknowledged, Append
 from raftos.consensus.opening import Opened, open_member
 from raftos.consensus.proposals import MAX_BATCH_REQUESTS
 from raftos.consensus.snapshots import SnapshotStore
-from raftos.errors import NoQuorum, OutcomeUnknown
+from raftos.errors import NoQuorum, NotReady, OutcomeUnknown
 from raftos.state.command import encode_request, is_ok, new_request_id
 from raftos.state.domains.kv import Put
 from raftos.state.machine import Machine
@@ -272,3 +272,30 @@ def test_what_became_durable_on_the_thread_is_acknowledged_without_another_event
 
 def _fails(*_: object) -> None:
     raise RuntimeError("half way")
+
+
+@pytest.mark.parametrize("before_the_start", [True, False])
+def test_a_member_that_is_not_trusted_reads_nothing_and_says_why(
+    tmp_path: Path, before_the_start: bool
+) -> None:
+    """Also if it was known before; a disk that recovers does not make it good again."""
+
+    async def scenario() -> None:
+        parts = opened(tmp_path)
+        driver = Driver(config(tmp_path), bytes(32), parts)
+        if before_the_start:
+            driver.distrust("its state is wrong")
+        await driver.start()
+        if not before_the_start:
+            driver.distrust("its state is wrong")
+        driver._trouble(disk="full")
+        driver._trouble(disk=None)
+        assert driver.status().trouble == "its state is wrong"
+        with pytest.raises(NotReady, match="its state is wrong"):
+            await driver.read_barrier(time.monotonic() + 1)
+        await asyncio.sleep(0.3)
+        assert driver.status().role != Role.LEADER, "it campaigns"
+        await driver.stop()
+        parts.machine.close()
+
+    asyncio.run(scenario())

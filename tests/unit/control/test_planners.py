@@ -6,9 +6,9 @@ from typing import Literal
 
 import pytest
 
-from raftos.control import liveness, membership, upkeep
+from raftos.control import liveness, membership, upgrade, upkeep
 from raftos.control.view import LastHeard, Liveness, View
-from raftos.state.domains import kv, members
+from raftos.state.domains import cluster, kv, members
 
 LEASE_MS = 5_000
 DOWN = [members.Mark("m-1", state="down", expect_state="alive")]
@@ -61,6 +61,29 @@ def test_the_names_of_removed_members_are_forgotten() -> None:
     known = dict.fromkeys(("m-3", "m-2", "m-1"), Liveness("alive", 0))
     view = View(leading_ms=0, down_after_ms=LEASE_MS, members=known, removed=frozenset({"m-3", "m-1", "m-9"}))
     assert membership.plan(view) == [members.Forget("m-1"), members.Forget("m-3")]
+
+
+@pytest.mark.parametrize(
+    ("enabled", "registered", "proposed"),
+    [
+        (1, {}, None),
+        (1, {"m-1": 1, "m-2": 1}, None),
+        (1, {"m-1": 2, "m-2": 1}, None),
+        (1, {"m-1": 2, "m-2": None}, None),
+        (1, {"m-2": 2, "m-1": 2}, 2),
+        (1, {"m-1": 3, "m-2": 2}, 2),
+        (2, {"m-1": 2, "m-2": 2}, None),
+        (2, {"m-1": 3, "m-2": 3}, 3),
+        (3, {"m-1": 2, "m-2": 2}, None),
+    ],
+)
+def test_a_level_is_enabled_once_every_member_of_the_configuration_has_it(
+    enabled: int, registered: dict[str, int | None], proposed: int | None
+) -> None:
+    """The lowest registered one; never a lower one than before."""
+    view = View(leading_ms=0, down_after_ms=LEASE_MS, level=enabled, registered_levels=registered)
+    expected = [] if proposed is None else [cluster.Enable(proposed, tuple(sorted(registered)))]
+    assert upgrade.plan(view) == expected
 
 
 def test_upkeep_proposes_what_the_domains_want() -> None:

@@ -279,17 +279,3 @@ def test_a_tally_that_drifted_is_found(feeder: Feeder) -> None:
         with closing(sqlite3.connect(feeder.folder / storage.FILE_NAME)) as db, db:
             db.execute("UPDATE tallies SET value = value - 1 WHERE name = ?", (name,))
         feeder.reopen()
-
-
-# Alarms.
-
-
-@pytest.mark.parametrize(
-    ("kept", "alarm"),
-    [(0, None), (899, None), (900, "SPACE_LOW"), (999, "SPACE_LOW"), (1000, "NOSPACE"), (1001, "NOSPACE")],
-)
-def test_alarms_go_off_at_their_mark(kept: int, alarm: str | None) -> None:
-    """At nine tenths of the space, and when there is none left; each says what to do."""
-    found = quota.alarms({STATE_BYTES: kept}, {STATE_BYTES: 1000})
-    assert [each.alarm for each in found] == ([alarm] if alarm else [])
-    assert all("raise the quota" in each.message for each in found)

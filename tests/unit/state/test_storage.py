@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from raftos.errors import StartupError
+from raftos.levels import LEVEL
 from raftos.state import storage
 from raftos.state.command import Ok
-from raftos.state.domains import kv
+from raftos.state.domains import kv, members
 from raftos.state.machine import Machine
 from tests.unit.state.feeder import Feeder
 
@@ -109,3 +110,91 @@ def test_a_checkpoint_empties_a_long_write_ahead_log(feeder: Feeder) -> None:
         feeder.machine.checkpoint()
         sizes.append(wal.stat().st_size)
     assert max(sizes) < 1_500_000
+
+
+OLD_MEMBERS = """
+CREATE TABLE machine (
+    id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER NOT NULL, cluster_id TEXT NOT NULL,
+    applied_index INTEGER NOT NULL, time_ms INTEGER NOT NULL, revision INTEGER NOT NULL,
+    horizon_ms INTEGER NOT NULL, state_hash BLOB NOT NULL
+) STRICT;
+INSERT INTO machine VALUES (1, 2, '', 7, 5000, 3, 0, zeroblob(16));
+CREATE TABLE members (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, endpoint TEXT NOT NULL, peer_address TEXT NOT NULL,
+    version TEXT NOT NULL, state TEXT NOT NULL, since_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO members VALUES ('m-1', 'n1', 'e', 'p', '0.1', 'alive', 4000);
+"""
+
+
+@pytest.fixture
+def format_2(tmp_path: Path) -> Path:
+    """The state of a version before feature levels."""
+    db = sqlite3.connect(tmp_path / storage.FILE_NAME)
+    db.executescript(OLD_MEMBERS)
+    db.close()
+    return tmp_path
+
+
+def test_a_state_of_format_2_is_upgraded_where_it_is(format_2: Path) -> None:
+    """Its members count as of level 1, and everything else is as it was."""
+    for _ in range(2):
+        machine = Machine(format_2)
+        assert (machine.applied_index, machine.level) == (7, 1)
+        reader = machine.reader()
+        assert reader.query(members.Get(id="m-1")) == members.Member(
+            "m-1", "n1", "e", "p", "0.1", "alive", 4000, 1
+        )
+        reader.close()
+        machine.check()
+        machine.close()
+    db = sqlite3.connect(format_2 / storage.FILE_NAME)
+    assert db.execute("SELECT format FROM machine").fetchone() == (storage.FORMAT,)
+    db.close()
+
+
+def test_an_upgrade_that_breaks_off_leaves_the_old_format_whole(format_2: Path) -> None:
+    """One transaction: the next start finds what the older version left, and upgrades it then."""
+    half = {2: "ALTER TABLE members ADD COLUMN level INTEGER NOT NULL DEFAULT 1; SELECT * FROM nowhere;"}
+    with pytest.raises(StartupError, match="nowhere"):
+        storage.open_state(format_2, "", "", half)
+    db = sqlite3.connect(format_2 / storage.FILE_NAME)
+    assert db.execute("SELECT format FROM machine").fetchone() == (2,)
+    assert "level" not in [row[1] for row in db.execute("PRAGMA table_info(members)")]
+    db.close()
+    Machine(format_2).close()
+
+
+def test_damage_on_the_disk_is_found_table_by_table(tmp_path: Path) -> None:
+    """A page is overwritten, as a bad disk does. The tables that are sound are called so."""
+    machine = Feeder(tmp_path)
+    machine.do(*(kv.Put(f"k{number}", bytes(500)) for number in range(200)))
+    assert "kv" in machine.machine.tables()
+    assert not [table for table in machine.machine.tables() if machine.machine.damage(table)]
+    machine.close()
+    db = sqlite3.connect(tmp_path / storage.FILE_NAME)
+    (root,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'kv'").fetchone()
+    (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
+    db.close()
+    with (tmp_path / storage.FILE_NAME).open("r+b") as file:
+        file.seek((root - 1) * page_bytes)
+        file.write(b"\xa5" * page_bytes)
+    path = tmp_path / storage.FILE_NAME
+    found = {table: storage.damage(path, table) for table in storage.tables(path)}
+    assert found["members"] is None
+    assert "the table 'kv' in state.sqlite3 is damaged" in (found["kv"] or "")
+
+
+def test_a_state_of_a_level_to_come_is_refused(feeder: Feeder) -> None:
+    """The member was replaced by an older version after the cluster had gone on."""
+    feeder.machine.close()
+    path = feeder.folder / storage.FILE_NAME
+    db = sqlite3.connect(path)
+    db.execute("UPDATE tallies SET value = ? WHERE name = 'cluster.level'", (LEVEL + 1,))
+    db.commit()
+    with pytest.raises(StartupError, match=f"knows up to {LEVEL}"):
+        Machine(feeder.folder)
+    db.execute("UPDATE tallies SET value = 0 WHERE name = 'cluster.level'")
+    db.commit()
+    db.close()
+    feeder.reopen()

@@ -1,0 +1,100 @@
+"""`raftos dev add | remove | rejoin | recover` where they are refused before anything happens.
+
+What they do is tested with real daemons: tests/cluster/test_membership.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raftos_cli.devcluster import DevCluster
+from tests.unit.cli.conftest import Raftos
+
+
+@pytest.fixture
+def stopped(home: Path) -> DevCluster:
+    """A cluster of three that does not run."""
+    cluster = DevCluster.create(home / "dev" / "data", 3)
+    cluster.assign_ports(None)
+    (home / "dev" / "current").write_text(f"{cluster.directory}\n")
+    return cluster
+
+
+VERBS = [["add"], ["add", "--learner"], ["remove", "1"], ["rejoin", "1"], ["recover", "1", "--yes", "dev"]]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_without_a_cluster_there_is_nothing_to_do(raftos: Raftos, home: Path, verb: list[str]) -> None:
+    """Not found, with the command that makes one."""
+    done = raftos("dev", *verb)
+    assert done.exit_code == 3
+    assert "dev start" in done.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS[:-1], ids=" ".join)
+def test_nobody_agrees_while_nobody_runs(raftos: Raftos, stopped: DevCluster, verb: list[str]) -> None:
+    """Nothing is put on record, nothing is moved."""
+    before = (stopped.directory / "cluster.json").read_bytes()
+    done = raftos("dev", *verb)
+    assert done.exit_code == 5
+    assert "dev start" in done.stderr
+    assert (stopped.directory / "cluster.json").read_bytes() == before
+    assert not (stopped.directory / "n1" / "joining.json").exists()
+    assert not (stopped.directory / "n4").exists()
+
+
+def test_agents_come_with_tasks(raftos: Raftos, stopped: DevCluster) -> None:
+    """Said so, instead of adding something else."""
+    done = raftos("dev", "add", "--agent")
+    assert done.exit_code == 2
+    assert "tasks" in done.stderr
+
+
+def test_a_member_that_does_not_exist_is_bad_input(raftos: Raftos, stopped: DevCluster) -> None:
+    """For each of the verbs that take a number."""
+    for verb in ("remove", "rejoin", "recover"):
+        assert raftos("dev", verb, "7").exit_code == 2
+
+
+def test_giving_something_up_needs_the_name_of_the_cluster(raftos: Raftos, stopped: DevCluster) -> None:
+    """A script has to say it; nobody is asked where nobody could answer."""
+    file = str(stopped.config_file(stopped.members[0]))
+    for command in (["dev", "recover", "1"], ["recover", "--config", file]):
+        done = raftos(*command)
+        assert done.exit_code == 2
+        assert "--yes CLUSTER" in done.stderr
+    done = raftos("recover", "--config", file, "--yes", "dev")
+    assert done.exit_code == 2
+    assert "nothing to recover" in done.stderr
+
+
+def test_a_removed_member_is_not_restarted(raftos: Raftos, stopped: DevCluster) -> None:
+    """A conflict that names what brings it back; status shows it for what it is."""
+    data = stopped.data_dir(stopped.members[1])
+    data.mkdir(parents=True)
+    (data / "removed.json").write_text("{}")
+    done = raftos("dev", "restart", "2")
+    assert done.exit_code == 4
+    assert "raftos dev rejoin 2" in done.stderr
+    assert "removed" in raftos("dev", "status").stdout
+
+
+def test_a_file_that_is_no_snapshot_is_one_sentence(raftos: Raftos, home: Path, tmp_path: Path) -> None:
+    """By the program that reads it, handed on with its exit code."""
+    for command in (["inspect"], ["restore", "--nodes", "1"]):
+        done = raftos("snapshot", *command[:1], str(tmp_path / "missing"), *command[1:])
+        assert done.exit_code == 2, done.stderr
+        assert "cannot read" in done.stderr
+    assert not (home / "dev" / "data").exists()
+
+
+def test_a_snapshot_is_not_restored_over_something(
+    raftos: Raftos, stopped: DevCluster, tmp_path: Path
+) -> None:
+    """A folder that holds a cluster, and options that contradict each other."""
+    done = raftos("snapshot", "restore", str(tmp_path / "missing"))
+    assert done.exit_code == 2
+    assert "not empty" in done.stderr
+    assert raftos("snapshot", "restore", "x", "--config", "y", "--detach").exit_code == 2
