@@ -9,7 +9,9 @@ only lower ones is refused.
 | level | what came with it                                                     |
 |-------|-----------------------------------------------------------------------|
 | 1     | everything up to the first version that has levels                    |
-| 2     | levels themselves: `cluster.enable`, and `level` in `members.register` |
+| 2     | levels themselves: `cluster.enable`, and `level` in `members.register`;|
+|       | members that come and go: `members.announce`, `members.forget`, and    |
+|       | configurations in the log; snapshots between members                  |
 
 A change of what is in the log, in a result or in the tables raises LEVEL by one, adds a row here, and says
 `since` in the new commands. docs/decisions/upgrades.md has the whole rule.
@@ -23,3 +25,6 @@ FIRST_LEVEL = 1
 
 TOLD_SINCE = 2
 """From this level on a version can read `members.register` with a level."""
+
+MEMBERSHIP_SINCE = 2
+"""From this level on members may come and go, and be sent snapshots."""

@@ -28,7 +28,17 @@ import msgspec
 from raftos.config import is_loopback
 from raftos.consensus.base import Status
 from raftos.consensus.configuration import Add, Change, Promote, Remove, Standing
-from raftos.errors import Busy, Conflict, InvalidInput, NotFound, RaftosError, StartupError, Unavailable
+from raftos.errors import (
+    Busy,
+    Conflict,
+    InvalidInput,
+    NotEnabled,
+    NotFound,
+    RaftosError,
+    StartupError,
+    Unavailable,
+)
+from raftos.levels import MEMBERSHIP_SINCE
 from raftos.member import Member, refusal_of
 from raftos.state.command import Command, Query, is_ok
 from raftos.state.domain import described
@@ -112,6 +122,7 @@ class MembershipService:
         Raises InvalidInput, LimitReached, Conflict (its name is taken, or its id was removed), Unavailable.
         """
         _check_addresses(newcomer)
+        await self._until_enabled(deadline)
         await self._announce(newcomer, deadline)
         standing = Standing.LEARNER if newcomer.role == "learner" else Standing.JOINING
         await self._change(Add(newcomer.id, newcomer.peer_address, standing), deadline)
@@ -119,6 +130,7 @@ class MembershipService:
 
     async def promote(self, target: str, deadline: float) -> Changed:
         """Let a learner vote. Raises NotFound, Conflict, Unavailable."""
+        await self._until_enabled(deadline)
         found = await self._find(target, deadline)
         if found.role == "voter":
             return _told(found, "voter", changed=False)
@@ -133,6 +145,7 @@ class MembershipService:
         `force`: also where the members left could not spare another one, and one of them does not answer.
         Raises NotFound, Conflict, Unavailable.
         """
+        await self._until_enabled(deadline)
         found = await self._find(target, deadline)
         if found.role != "none":
             if not force:
@@ -145,6 +158,16 @@ class MembershipService:
         return _told(found, "none", changed=found.role != "none" or is_known)
 
     # The steps.
+
+    async def _until_enabled(self, deadline: float) -> None:
+        """A cluster that has just begun enables its level within a moment; one half upgraded does not."""
+        while self._member.machine.level < MEMBERSHIP_SINCE:
+            if deadline - time.monotonic() < RETRY_S:
+                raise NotEnabled(
+                    "members can come and go once every member runs a version that knows how; upgrade all of "
+                    "them (`raftos status` says which are behind)"
+                )
+            await asyncio.sleep(RETRY_S)
 
     async def _announce(self, newcomer: Join, deadline: float) -> None:
         announced = members.Announce(

@@ -28,7 +28,8 @@ from raftos.consensus.configuration import (
 from raftos.consensus.core import Core
 from raftos.consensus.messages import Removed
 from raftos.consensus.replication import Replication
-from raftos.errors import Conflict, NoQuorum, OutcomeUnknown, RaftosError
+from raftos.errors import Busy, Conflict, NoQuorum, OutcomeUnknown, RaftosError
+from raftos.levels import MEMBERSHIP_SINCE
 
 NEARLY_ENTRIES = 200
 """A member that lacks no more than this has caught up: the rest is on its way."""
@@ -83,11 +84,11 @@ class Changes:
     def _require_calm(self) -> None:
         core = self._core
         if self.is_paused:
-            raise Conflict("leadership is being transferred; try again in a moment")
+            raise Busy("leadership is being transferred; try again in a moment")
         if core.rules.one_change_at_a_time and not core.is_configuration_agreed:
-            raise Conflict("another change of the members is under way; try again when it has ended")
+            raise Busy("another change of the members is under way; try again when it has ended")
         if not self._has_own_entry:
-            raise Conflict("this leader has just been elected; try again in a moment")
+            raise Busy("this leader has just been elected; try again in a moment")
 
     @property
     def _has_own_entry(self) -> bool:
@@ -152,7 +153,7 @@ class Changes:
 
     def tell_if_gone(self, peer: str) -> None:
         """Who was removed for good would go on asking for votes, and not know why nobody listens."""
-        if self._core.is_gone(peer):
+        if self._core.is_gone(peer) and self._core.levels.get(peer, 0) >= MEMBERSHIP_SINCE:
             self._core.send(peer, Removed(self._core.configuration_index))
 
     def _promote_one(self) -> None:

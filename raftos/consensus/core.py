@@ -113,6 +113,8 @@ class Core:
         self.rules = rules
         self.now = 0.0
         self.links: dict[str, int] = {}
+        self.levels: dict[str, int] = {}
+        """The feature level of each linked peer's version."""
         self.connected: tuple[str, ...] = ()
         """The peers of `links`, sorted."""
         self.output = Output()
@@ -181,12 +183,12 @@ class Core:
             return min(self.engine.commit_index, self.journal.last_index)
         return min(self.engine.commit_index, self.journal.synced_index)
 
-    def link(self, peer: str, generation: int) -> None:
-        self.links[peer] = generation
+    def link(self, peer: str, generation: int, level: int) -> None:
+        self.links[peer], self.levels[peer] = generation, level
         self.connected = tuple(sorted(self.links))
 
     def unlink(self, peer: str) -> None:
-        del self.links[peer]
+        del self.links[peer], self.levels[peer]
         self.connected = tuple(sorted(self.links))
 
     def send(self, peer: str, message: Message) -> None:

@@ -26,7 +26,7 @@ from raftos.config import Config
 from raftos.consensus import messages
 from raftos.consensus.base import Expelled, Handler, Role, Status
 from raftos.consensus.calls import Calls, Handover, LeaderCall, chunks, decode_call, encode_call, joined
-from raftos.consensus.configuration import Change, Configuration
+from raftos.consensus.configuration import Change, Configuration, encode
 from raftos.consensus.core import Output, Timings
 from raftos.consensus.disk import Disk
 from raftos.consensus.journal import DiskFull, JournalFailed, Write
@@ -64,12 +64,19 @@ class Driver:
     """The consensus of one member: implements `base.Consensus` on asyncio."""
 
     def __init__(
-        self, config: Config, secret: bytes, opened: Opened, *, addresses: Mapping[str, str] | None = None
+        self,
+        config: Config,
+        secret: bytes,
+        opened: Opened,
+        *,
+        addresses: Mapping[str, str] | None = None,
+        version: str = "",
     ) -> None:
         """`addresses` is where members, by id, were last known to listen for their peers."""
         self._config = config
         self._addresses = dict(addresses or {})
         self._secret = secret
+        self._version = version
         self._journal, self._snapshots, self._machine = opened.journal, opened.snapshots, opened.machine
         self._timings = Timings(config.heartbeat_ms / 1000, config.election_timeout_ms / 1000)
         self._replica: Replica
@@ -121,6 +128,7 @@ class Driver:
             peers=self._peers(),
             listener=self,
             advertise_address=config.advertised_peer_address,
+            build=self._version,
         )
         self._questions = Questions(self._transport.send, self._answer)
         self._disk = Disk(self._loop.call_soon_threadsafe, (DiskFull, JournalFailed))
@@ -136,6 +144,8 @@ class Driver:
                 keep=config.snapshot_keep,
                 interval_s=config.snapshot_interval_ms / 1000,
             ),
+            first=encode(first_configuration(config)),
+            version=self._version,
         )
         await self._transport.start()
         self._started = True
@@ -243,7 +253,7 @@ class Driver:
     # What happens: links, frames, time, syncs.
 
     def linked(self, peer: str, generation: int, level: int = 1) -> None:
-        self._replica.linked(time.monotonic(), peer, generation)
+        self._replica.linked(time.monotonic(), peer, generation, level)
         self._kick()
 
     def unlinked(self, peer: str, generation: int) -> None:

@@ -40,15 +40,14 @@ import hmac
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from raftos.errors import StartupError
+from raftos.levels import LEVEL
 
 PROTOCOL_VERSION = 1
-LEVEL: Final = 2
-"""What this code can do, told to every peer. Level 1 is the code that did not tell yet."""
 MAX_ID_LENGTH = 64
 MAX_ADDRESS_LENGTH = 256
 MAX_BUILD_LENGTH = 64

@@ -121,6 +121,7 @@ class Keeper:
         replica: Replica,
         policy: Policy,
         *,
+        first: bytes = b"",
         version: str = "",
         piece_bytes: int = PIECE_BYTES,
     ) -> None:
@@ -132,6 +133,8 @@ class Keeper:
         self._copy = machine.folder / COPY_NAME
         self._replica = replica
         self._policy = policy
+        self._first = first
+        """The configuration in force before the log had one."""
         self._version = version
         self._making = False
         self._waiting: list[Waiting] = []
@@ -204,7 +207,7 @@ class Keeper:
             cluster_id=copied.cluster_id,
             index=copied.applied_index,
             term=term,
-            configuration=mark.payload if mark else b"",
+            configuration=mark.payload if mark else self._first,
             time_ms=copied.time_ms,
             revision=copied.revision,
             state_hash=copied.state_hash,

@@ -49,6 +49,7 @@ from raftos.consensus.messages import (
 from raftos.consensus.proposals import Proposals, entry_payload
 from raftos.consensus.replication import Replication
 from raftos.consensus.transfer import Transfer
+from raftos.levels import LEVEL
 
 ANSWERS = frozenset((Acknowledged, Confirmed, PreVoteAnswer, StaleTerm, VoteGranted))
 """What counts only from members of the configuration in force. Questions and appends of others are heard:
@@ -133,7 +134,7 @@ class Replica:
 
     # Inputs. Each may only change state and fill the outbox; `step` concludes.
 
-    def linked(self, now: float, peer: str, generation: int) -> None:
+    def linked(self, now: float, peer: str, generation: int, level: int = LEVEL) -> None:
         """A link to `peer` is up. A newer generation replaces the older one.
 
         It may be a stranger: one that a configuration names which this member has not heard of yet.
@@ -142,7 +143,7 @@ class Replica:
         if peer != self.core.member_id:
             if peer in self.core.links:
                 self._drop_link(peer)
-            self.core.link(peer, generation)
+            self.core.link(peer, generation, level)
             self.replication.linked(peer)
             self.core.engine.linked(peer)
             self._tick_needed = True

@@ -20,6 +20,7 @@ from raftos.consensus.engine import MAX_APPEND_ENTRIES
 from raftos.consensus.flow import Flow, Follower
 from raftos.consensus.guard import FIRST_INDEX
 from raftos.consensus.messages import Acknowledged, Append, Entry, SnapshotOffered
+from raftos.levels import MEMBERSHIP_SINCE
 
 NOTICE_S = 0.005
 """How long the news that entries are committed may wait for another message to the same follower."""
@@ -124,6 +125,8 @@ class Replication:
         self._send_heartbeat(peer, follower)
         if snapshot is None or snapshot[0] < self._log.first_index - 1:
             return  # It is being made: the keeper sees to it that there is one.
+        if core.levels.get(peer, 0) < MEMBERSHIP_SINCE:
+            return  # Its version could not read the offer; once upgraded it can.
         if core.now - follower.offered_at >= core.timings.election_s:
             follower.offered_at = core.now
             core.send(peer, SnapshotOffered(core.term, *snapshot))

@@ -38,7 +38,6 @@ import structlog
 
 from raftos.config import split_address
 from raftos.consensus.handshake import (
-    LEVEL,
     MAX_ADDRESS_LENGTH,
     SUPERSEDED,
     About,
@@ -50,6 +49,7 @@ from raftos.consensus.handshake import (
 )
 from raftos.consensus.link import CLOSED_EARLY, DEFAULT_SETTINGS, Link, Settings, Traffic
 from raftos.errors import StartupError
+from raftos.levels import LEVEL
 
 MAX_HANDSHAKES = 256
 """Connections not yet authenticated; more are closed at once, so that strangers cannot use up descriptors."""

@@ -11,9 +11,12 @@ way may come after. So the leader looks again and again:
 from __future__ import annotations
 
 from raftos.control.view import View
+from raftos.levels import MEMBERSHIP_SINCE
 from raftos.state.command import Command
 from raftos.state.domains import members
 
 
 def plan(view: View) -> list[Command]:
+    if view.level < MEMBERSHIP_SINCE:
+        return []
     return [members.Forget(member_id) for member_id in sorted(view.members) if member_id in view.removed]

@@ -112,7 +112,9 @@ async def running(
         opened = open_data(path, config.cluster_id, config.member_id)
         machine = opened.machine
         stack.callback(machine.close)
-        driver = Driver(config, secret, opened, addresses=_addresses(machine))
+        driver = Driver(
+            config, secret, opened, addresses=_addresses(machine), version=version("raftos-cluster")
+        )
         probe = Probe()
         member = Member(
             config, driver, machine, version=version("raftos-cluster"), load=probe.load, trust=Trust(path)

@@ -20,20 +20,23 @@ Interrupted before the last step, which is one rename, it may be begun again.
 from __future__ import annotations
 
 import argparse
-import importlib
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
 from raftos.config import Config, load
-from raftos.consensus.configuration import Configuration, Peer, decode, encode
+from raftos.consensus import snapshots
+from raftos.consensus.configuration import decode, encode
 from raftos.consensus.journal.storage import FileStorage
+from raftos.consensus.opening import first_configuration
+from raftos.consensus.recovery import make_sole_voter
 from raftos.errors import InvalidInput, RaftosError, StartupError
 from raftos.node.directory import DataDirectory
+from raftos.state.rehome import adopt
 
 WORDS = ("snapshot", "recover")
 """The first word of what belongs here; anything else runs a daemon."""
@@ -120,7 +123,6 @@ def inspect(file: Path) -> Inspected:
     """Read a whole snapshot. Raises RaftosError where not even its header can be read."""
     summary, trouble = None, None
     with _opened(file) as source:
-        snapshots = _later("raftos.consensus.snapshots")
         header = snapshots.read_header(source)
         source.seek(0)
         try:
@@ -183,19 +185,18 @@ def _refuse_used(folder: Path) -> None:
         )
 
 
-def _put_together(file: Path, config: Config, work: Path) -> Any:
+def _put_together(file: Path, config: Config, work: Path) -> snapshots.Header:
     """Make the snapshot of the new cluster out of the old one's; returns its header."""
     state = work / "state.db"
     with _opened(file) as source, state.open("wb") as target:
-        snapshots = _later("raftos.consensus.snapshots")
         decoder = snapshots.Decoder(source)
         for piece in decoder.chunks():
             target.write(piece)
-    _later("raftos.state.rehome").adopt(state, config.cluster_id)
+    adopt(state, config.cluster_id)
     header = msgspec.structs.replace(
         decoder.header,
         cluster_id=config.cluster_id,
-        configuration=encode(_initial(config)),
+        configuration=encode(first_configuration(config)),
         raw_bytes=state.stat().st_size,
     )
     store = snapshots.SnapshotStore(FileStorage(work), config.cluster_id)
@@ -212,11 +213,6 @@ def _opened(file: Path) -> BinaryIO:
         return file.open("rb")
     except OSError as error:
         raise InvalidInput(f"cannot read {file}: {error.strerror}") from error
-
-
-def _initial(config: Config) -> Configuration:
-    peers = (Peer(voter.id, voter.peer_address) for voter in config.voters)
-    return Configuration(tuple(sorted(peers, key=lambda peer: peer.id)))
 
 
 def _sync(folder: Path) -> None:
@@ -245,7 +241,7 @@ def recover(
             raise InvalidInput(
                 f"{answer!r} is not the name of this cluster, {config.cluster!r}; nothing was changed"
             )
-        done = _later("raftos.consensus.recovery").make_sole_voter(directory.path, config)
+        done = make_sole_voter(directory.path, config)
     return RecoveredMember(config.name, config.cluster, done.index, done.term, list(done.dropped))
 
 
@@ -258,8 +254,3 @@ def _warning(config: Config) -> str:
         f"new id{f' (known here: {others})' if others else ''}. Make sure that none of them runs any more.\n"
         f"Type the cluster's name, {config.cluster}, to go on: "
     )
-
-
-def _later(module: str) -> Any:
-    """A part that only these commands need: a daemon does not load it from here."""
-    return importlib.import_module(module)

@@ -30,7 +30,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from raftos.errors import InvalidInput, NotFound, TooLarge
-from raftos.levels import FIRST_LEVEL
+from raftos.levels import FIRST_LEVEL, MEMBERSHIP_SINCE
 from raftos.state.command import Command, Ok, Query, Rejected, Result
 from raftos.state.domain import MAX_ROWS, Context, Domain, described
 from raftos.state.events import Event
@@ -84,6 +84,8 @@ class Announce(Command, frozen=True, tag="members.announce"):
     the id was removed.
     """
 
+    since: ClassVar[int] = MEMBERSHIP_SINCE
+
     id: Id
     name: Name
     endpoint: Endpoint
@@ -121,6 +123,8 @@ class Forget(Command, frozen=True, tag="members.forget"):
 
     The cluster does it by itself. To remove a member, use `POST /v1/cluster/remove`.
     """
+
+    since: ClassVar[int] = MEMBERSHIP_SINCE
 
     id: Id
 

@@ -18,6 +18,7 @@ from raftos.config import Config, Voter
 from raftos.consensus.memory import MemoryCluster, MemoryConsensus
 from raftos.member import Member
 from raftos.state.machine import Machine
+from tests.unit.enabling import enabled
 
 SECRET = bytes(range(32))
 USUAL = {"authorization": f"Bearer {SECRET.hex()}", "content-type": "application/json"}
@@ -90,7 +91,7 @@ class Api:
         self.sound = True
         """Whether the invariants have to hold in the end; a test that damages a state says no."""
         self.cluster = MemoryCluster()
-        self.machines = {name: Machine(directory / name) for name in names}
+        self.machines = {name: enabled(Machine(directory / name)) for name in names}
         self.members: dict[str, Member] = {}
         for name, machine in self.machines.items():
             consensus = self.cluster.join(f"id-{name}", machine)

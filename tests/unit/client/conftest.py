@@ -21,6 +21,7 @@ from raftos.member import Member
 from raftos.state.command import encode_request, new_request_id
 from raftos.state.domains.members import Register
 from raftos.state.machine import Machine
+from tests.unit.enabling import enabled
 
 SECRET = b"s" * 32
 NAMES = ("n1", "n2", "n3")
@@ -71,7 +72,7 @@ async def _serve(path: Path, stack: AsyncExitStack, agreement: MemoryCluster) ->
     endpoints = [f"http://127.0.0.1:{port}" for port in ports]
     voters = tuple(map(Voter, NAMES, NAMES, ["127.0.0.1:0"] * len(NAMES), endpoints))
     for voter, listener, port in zip(voters, listeners, ports, strict=True):
-        machine = Machine(path / voter.name)
+        machine = enabled(Machine(path / voter.name))
         stack.callback(machine.close)
         consensus = agreement.join(voter.id, machine)
         member = Member(_config(voter.id, voters), consensus, machine, version="0.1.0")

@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
-from raftos.consensus.handshake import LEVEL, Dialling, Identity, first_offer
+from raftos.consensus.handshake import Dialling, Identity, first_offer
 from raftos.consensus.link import Settings, Traffic, join_frames
 from raftos.consensus.transport import Transport
+from raftos.levels import LEVEL
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from raftos.consensus.handshake import (
     HANDSHAKE_FRAME_BYTES,
-    LEVEL,
     PROTOCOL_VERSION,
     TELLS_NOTHING,
     About,
@@ -26,6 +25,7 @@ from raftos.consensus.handshake import (
     first_offer,
 )
 from raftos.errors import StartupError
+from raftos.levels import LEVEL
 from tests.unit.consensus import previous_handshake as previous
 
 SECRET = b"s" * 32

@@ -59,7 +59,10 @@ def test_liveness_plans_for_each_member_by_itself() -> None:
 def test_the_names_of_removed_members_are_forgotten() -> None:
     """Those that consensus removed and the state still knows, in the order of their ids; no others."""
     known = dict.fromkeys(("m-3", "m-2", "m-1"), Liveness("alive", 0))
-    view = View(leading_ms=0, down_after_ms=LEASE_MS, members=known, removed=frozenset({"m-3", "m-1", "m-9"}))
+    removed = frozenset({"m-3", "m-1", "m-9"})
+    early = View(leading_ms=0, down_after_ms=LEASE_MS, members=known, removed=removed)
+    assert membership.plan(early) == [], "not before every member can read it"
+    view = View(leading_ms=0, down_after_ms=LEASE_MS, members=known, removed=removed, level=2)
     assert membership.plan(view) == [members.Forget("m-1"), members.Forget("m-3")]
 
 

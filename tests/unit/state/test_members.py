@@ -7,23 +7,38 @@ from typing import Literal
 import pytest
 
 from raftos.errors import InvalidInput, NotFound, TooLarge
+from raftos.levels import LEVEL
 from raftos.state.command import Command, Ok, Rejected
 from raftos.state.domains import members, validate
+from tests.unit.enabling import enabled
 from tests.unit.state.feeder import START_MS, Feeder
 
 Marking = Literal["alive", "down"]
 
 
+@pytest.fixture(autouse=True)
+def _enabled(feeder: Feeder) -> None:
+    """Coming and going needs a level of its own."""
+    enabled(feeder.machine)
+
+
 def register(member_id: str = "m-1", name: str = "n1", version: str = "1.0") -> members.Register:
     return members.Register(
-        id=member_id, name=name, endpoint="http://127.0.0.1:1", peer_address="127.0.0.1:2", version=version
+        id=member_id,
+        name=name,
+        endpoint="http://127.0.0.1:1",
+        peer_address="127.0.0.1:2",
+        version=version,
+        level=LEVEL,
     )
 
 
 def test_a_registered_member_is_found_by_its_id_and_by_its_name(feeder: Feeder) -> None:
     """And it is alive."""
     feeder.ok(register())
-    expected = members.Member("m-1", "n1", "http://127.0.0.1:1", "127.0.0.1:2", "1.0", "alive", START_MS)
+    expected = members.Member(
+        "m-1", "n1", "http://127.0.0.1:1", "127.0.0.1:2", "1.0", "alive", START_MS, LEVEL
+    )
     assert feeder.ask(members.Get(id="m-1")) == expected
     assert feeder.ask(members.Get(name="n1")) == expected
     assert feeder.ask(members.List()) == members.Members([expected])

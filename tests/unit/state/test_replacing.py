@@ -129,8 +129,8 @@ def changed(path: Path, sql: str) -> Path:
 
 REFUSED = {
     "another cluster": ("UPDATE machine SET cluster_id = 'c2'", "belongs to cluster 'c2', not to 'c1'"),
-    "a newer format": ("UPDATE machine SET format = format + 1", "has format 3, this version knows 2"),
-    "an older format": ("UPDATE machine SET format = format - 1", "has format 1"),
+    "a newer format": ("UPDATE machine SET format = format + 1", "has format 4, this version reads 2 to 3"),
+    "an older format": ("UPDATE machine SET format = format - 2", "has format 1"),
     "no state": ("DELETE FROM machine", "it holds no state; extract it again"),
     "not newer": ("UPDATE machine SET applied_index = 1", "stands at 1, this member has applied 1"),
 }
