@@ -60,7 +60,7 @@ class Plan:
     weights: Mapping[str, float] = field(default_factory=lambda: dict(USUAL_WEIGHTS))
     """The faults that happen, and how often in comparison."""
     pace: float = 1.0
-    """How long users wait, compared with what is usual: longer with more members, as each call is more work."""
+    """How long users wait, compared with what is usual: longer with more members, to keep runs short."""
     clients: int = 4
     lockers: int = 2
     chatters: int = 3
