@@ -155,7 +155,7 @@ def test_disk_faults_by_lot(shimmed: ShimmedCluster, seed: int) -> None:
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS], ids=["EIO", "EROFS"])
 def test_an_idle_leader_whose_disk_fails_ends(shimmed: ShimmedCluster, number: int) -> None:
-    """It stops at once, as nobody is connected to it, and still believes that it leads: it waits for nothing."""
+    """It stops at once, while it believes that it leads, and waits for no answer of its own."""
     shimmed.settle()
     leader = shimmed.leader()
     with shimmed.client(*shimmed.followers()) as client:
