@@ -341,3 +341,27 @@ def test_leadership_goes_to_voters_only() -> None:
     done = wire.transfer("a", None)
     wire.pass_time(1)
     assert wire.ended[done] in {"b", "c"}
+
+
+def test_a_lone_voter_sends_nothing_of_a_term_that_is_not_on_its_disk() -> None:
+    """After a crash it would lead in the same term again, with other entries that its learner took for these."""
+    wire = Wire(1)
+    wire.pass_time(1)
+    wire.join("b")
+    wire.change("a", Add("b", "h:1", Standing.LEARNER))
+    wire.propose("a", "first")
+    wire.pass_time(0.3)
+    wire.crash("a")
+    wire.members["a"].disk_stuck = True
+    wire.start("a")
+    wire.until(lambda: wire.leaders() == ["a"])
+    wire.propose("a", "lost")
+    wire.pass_time(0.3)
+    wire.crash("a")
+    wire.members["a"].disk_stuck = False
+    wire.start("a")
+    wire.until(lambda: wire.leaders() == ["a"])
+    wire.propose("a", "kept")
+    wire.pass_time(0.5)
+    assert wire.members["a"].requests == [request("first"), request("kept")]
+    assert wire.members["b"].requests == wire.members["a"].requests
