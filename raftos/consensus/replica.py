@@ -222,6 +222,7 @@ class Replica:
         """
         self.core.now = now
         self.following.installed(index, term, mark)
+        self.core.output.committed.clear()
         self._handed_over = index
         if time_ms > self._stamp_ms:
             self._learn_time(time_ms)
