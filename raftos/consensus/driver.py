@@ -210,9 +210,11 @@ class Driver:
         made: asyncio.Future[Stored] = self._loop.create_future()
 
         def done(stored: Stored | RaftosError) -> None:
+            if made.done():
+                return  # Whoever asked has gone.
             if isinstance(stored, RaftosError):
                 made.set_exception(NotReady(stored.message))
-            elif not made.done():
+            else:
                 made.set_result(stored)
 
         self._keeper.want(self._machine.applied_index, done)
