@@ -368,8 +368,12 @@ class Replica:
         self.proposals.answered(peer, message)
 
     def _removed(self, peer: str, message: Removed) -> None:
-        """A peer says that a configuration without this member is agreed on, which it may never be sent."""
-        if self.core.configuration_index <= message.index:
+        """A peer says that a configuration without this member is agreed on, which it may never be sent.
+
+        A later one in this log contradicts it only if it is agreed on: as a leader that was deposed, this
+        member may have appended one that nobody else has, and nobody will ever take it away.
+        """
+        if self.core.configuration_index <= message.index or not self.core.is_configuration_agreed:
             self._expel(message.index)
 
     def _notice_removal(self) -> None:

@@ -365,3 +365,26 @@ def test_a_lone_voter_sends_nothing_of_a_term_that_is_not_on_its_disk() -> None:
     wire.pass_time(0.5)
     assert wire.members["a"].requests == [request("first"), request("kept")]
     assert wire.members["b"].requests == wire.members["a"].requests
+
+
+def test_a_deposed_leader_with_a_later_configuration_of_its_own_hears_of_its_removal() -> None:
+    """That configuration is nobody else's, and as the others send it nothing any more, it would stay."""
+    wire = Wire()
+    wire.elect("b")
+    wire.isolate("b")
+    for number in range(10):
+        wire.propose("b", f"{number}")
+    wire.change("b", LEARN)
+    for peer in "ac":
+        wire.unlink("b", peer)
+    wire.until(lambda: bool({"a", "c"}.intersection(wire.leaders())))
+    wire.pass_time(1.5)
+    [leader] = wire.leaders()
+    removed = wire.change(leader, Remove("b"))
+    wire.pass_time(0.3)
+    assert wire["b"].core.configuration_index > wire.ended[removed]
+    wire.heal()
+    for peer in "ac":
+        wire.link("b", peer)
+    wire.pass_time(1)
+    assert "was removed" in str(wire["b"].core.expelled)
