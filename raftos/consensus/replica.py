@@ -207,9 +207,10 @@ class Replica:
         self._tick_needed = True  # With fewer voters a majority may have what it had not before.
 
     def snapshot_made(self, now: float, index: int, term: int, size_bytes: int) -> None:
-        """This member has a newer snapshot on its disk, for those who lack what it contains."""
+        """This member has a snapshot on its disk, for those who lack what it contains; the newest counts."""
         self.core.now = now
-        self.core.snapshot = (index, term, size_bytes)
+        if self.core.snapshot is None or index > self.core.snapshot[0]:
+            self.core.snapshot = (index, term, size_bytes)
 
     def wants_snapshot(self, index: int) -> bool:
         """Whether a snapshot that ends at `index` is ahead of what this member knows to be agreed on."""

@@ -142,3 +142,13 @@ def test_what_was_to_be_applied_when_a_snapshot_is_installed_is_not_handed_over_
     assert c.core.output.committed
     wire.install("c", "a")
     assert wire.members["c"].requests == wire.members["a"].requests
+
+
+def test_an_older_snapshot_that_is_finished_late_is_not_offered() -> None:
+    """One was being made while another arrived: the log begins after that one, and the older is of no use."""
+    wire = left_behind()
+    newest = wire["a"].core.snapshot
+    assert newest is not None
+    wire["a"].snapshot_made(wire.now, 2, 1, 1_000)
+    wire.until(lambda: bool(wire.members["c"].offers))
+    assert wire.members["c"].offers[-1].index == newest[0]
