@@ -204,3 +204,17 @@ def test_a_snapshot_that_fails_after_its_caller_has_gone_stops_no_member(tmp_pat
             await member.write(1)
 
     run(scenario())
+
+
+def test_a_member_that_is_not_trusted_makes_no_snapshot_even_if_asked(tmp_path: Path) -> None:
+    """It would be kept, restored elsewhere, and taken for the truth at the next start."""
+
+    async def scenario() -> None:
+        async with Running(tmp_path) as member:
+            await member.write(1)
+            member.driver.distrust("its state differs")
+            with pytest.raises(NotReady, match="its state differs"):
+                await member.driver.snapshot(time.monotonic() + 5)
+            assert member.snapshots.newest is None
+
+    run(scenario())
