@@ -77,9 +77,7 @@ class Changes:
 
     def _append(self, configuration: Configuration) -> int:
         core = self._core
-        index = core.engine.append_as_leader(core.now, encode(configuration))
-        core.adopt()
-        return index
+        return core.engine.append_as_leader(core.now, encode(configuration), core.adopt)
 
     def _require_calm(self) -> None:
         core = self._core

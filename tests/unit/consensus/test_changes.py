@@ -388,3 +388,17 @@ def test_a_deposed_leader_with_a_later_configuration_of_its_own_hears_of_its_rem
         wire.link("b", peer)
     wire.pass_time(1)
     assert "was removed" in str(wire["b"].core.expelled)
+
+
+def test_a_removal_that_only_the_removed_has_heard_of_does_not_stop_those_that_are_left() -> None:
+    """It does not vote for those that lack the entry, nor campaign, being no member: so it is not sent it."""
+    wire = Wire()
+    wire.elect("a")
+    wire.cut.add(("a", "b"))
+    wire.change("a", Remove("c"))
+    wire.deliver()
+    wire.crash("a")
+    wire.heal()
+    write = wire.propose("b", "x")
+    wire.pass_time(3)
+    assert wire.ended[write] == [request("x")]
