@@ -372,9 +372,12 @@ class Replica:
         """A peer says that a configuration without this member is agreed on, which it may never be sent.
 
         A later one in this log contradicts it only if it is agreed on: as a leader that was deposed, this
-        member may have appended one that nobody else has, and nobody will ever take it away.
+        member may have appended one that nobody else has, and nobody will ever take it away. Nor does it
+        against a later term: then it is of those that were given up when another became the sole voter.
         """
-        if self.core.configuration_index <= message.index or not self.core.is_configuration_agreed:
+        core = self.core
+        is_later = core.configuration_index <= message.index or message.term > core.term
+        if is_later or not core.is_configuration_agreed:
             self._expel(message.index)
 
     def _notice_removal(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raftos.consensus import recovery
-from raftos.consensus.configuration import Configuration, Peer, encode
+from raftos.consensus.configuration import Add, Configuration, Peer, Standing, encode
 from raftos.consensus.journal import Identity, Journal
 from tests.unit.consensus.wire import Wire, request
 
@@ -46,3 +46,27 @@ def test_a_sole_voter_never_takes_entries_of_the_others_for_what_follows_its_own
     wire.pass_time(3)
     own = [request(text) for text in ("agreed", "own 0", "own 1")]
     assert wire.members["a"].requests in (own, theirs)
+
+
+def test_who_comes_back_with_later_configurations_hears_that_it_was_given_up() -> None:
+    """The sole voter lacked what the others had agreed on last; two clusters under one id would be worst."""
+    wire = Wire()
+    wire.elect("b")
+    wire.isolate("a")
+    wire.join("d")
+    for number in range(5):
+        wire.propose("b", f"{number}")
+        wire.deliver()
+    wire.change("b", Add("d", "h:1", Standing.LEARNER))
+    wire.pass_time(0.5)
+    for name in wire.names:
+        wire.crash(name)
+    wire.heal()
+    make_sole_voter(wire, "a")
+    wire.start("a")
+    wire.pass_time(3)
+    for name in "bcd":
+        wire.start(name)
+    wire.pass_time(3)
+    assert wire["b"].core.configuration_index > wire["a"].core.configuration_index
+    assert all(wire[name].core.expelled for name in "bcd")
