@@ -344,7 +344,7 @@ def test_leadership_goes_to_voters_only() -> None:
 
 
 def test_a_lone_voter_sends_nothing_of_a_term_that_is_not_on_its_disk() -> None:
-    """After a crash it would lead in the same term again, with other entries that its learner took for these."""
+    """After a crash it would lead in the same term again, and its learner take other entries for these."""
     wire = Wire(1)
     wire.pass_time(1)
     wire.join("b")
