@@ -36,6 +36,7 @@ class Status(msgspec.Struct, frozen=True):
     leader_id: str | None
     term: int
     commit_index: int
+    """As far as this member knows; what it is offered a snapshot of is agreed on too."""
     applied_index: int
     last_index: int
     synced_index: int

@@ -123,6 +123,8 @@ class Core:
         self._configure()
         self.snapshot: tuple[int, int, int] | None = None
         """(index, its term, bytes) of the newest snapshot on this member's disk."""
+        self.offered_index = 0
+        """The end of the furthest snapshot that was offered: so far is agreed on, whatever this log has."""
         self.expelled: str | None = None
         """Why this member does not belong to the cluster any more, or None."""
         self.leader: str | None = None

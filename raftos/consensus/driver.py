@@ -387,7 +387,7 @@ class Driver:
             self._loop.call_later(_FAREWELL_S, self._part_with, peer_id)
 
     def _part_with(self, peer_id: str) -> None:
-        """Let go of a removed member, unless its removal was undone meanwhile: it may not have been agreed on."""
+        """Let go of a removed member, unless its removal, not agreed on as yet, was undone meanwhile."""
         if peer_id in self._replica.core.configuration.removed and not self._stopped:
             self._transport.drop_peer(peer_id)
 

@@ -106,6 +106,7 @@ class Following:
         if offer.index <= core.engine.commit_index:
             self._acknowledge(peer, offer.index)
         else:
+            core.offered_index = max(core.offered_index, offer.index)
             generation = core.links[peer]
             core.output.offers.append(
                 Offer(peer, generation, offer.index, offer.index_term, offer.size_bytes)

@@ -442,7 +442,7 @@ class Replica:
             role=self.role,
             leader_id=core.leader,
             term=core.term,
-            commit_index=core.commit_index,
+            commit_index=max(core.commit_index, core.offered_index),
             applied_index=self.barriers.applied_index,
             last_index=journal.last_index,
             synced_index=journal.synced_index,

@@ -34,6 +34,17 @@ def test_who_lacks_what_is_trimmed_is_offered_a_snapshot_and_goes_on_from_there(
     assert wire.members["c"].requests == wire.members["a"].requests
 
 
+def test_who_is_offered_a_snapshot_knows_how_far_behind_it_is() -> None:
+    """Its own log does not say; so it would call itself ready, and a stale read would call itself fresh."""
+    wire = left_behind()
+    wire.until(lambda: bool(wire.members["c"].offers))
+    assert wire["c"].status().commit_index == wire.members["c"].offers[-1].index
+    wire.install("c", "a")
+    wire.pass_time(0.5)
+    status = wire["c"].status()
+    assert status.commit_index == status.applied_index == wire["a"].status().commit_index
+
+
 def test_an_offer_is_repeated_while_the_leader_is_heard_all_the_time() -> None:
     wire = left_behind()
     term = wire["a"].core.term
