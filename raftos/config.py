@@ -72,6 +72,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How long the state is left alone between two scans for damage; 0 for none."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    @property
+    def told_peer_address(self) -> str:
+        """What peers are told to dial; empty for nothing."""
+        told = self.advertised_peer_address
+        return self.peer_address if told is None else told
+
     def voter(self, member_id: str) -> Voter | None:
         return next((voter for voter in self.voters if voter.id == member_id), None)
 

@@ -361,7 +361,7 @@ class Member:
             id=self.config.member_id,
             name=self.config.name,
             endpoint=self.endpoint,
-            peer_address=self.config.peer_address,
+            peer_address=self.config.told_peer_address,
             version=self.version,
             level=level,
         )

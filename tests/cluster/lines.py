@@ -226,7 +226,9 @@ class Lines:
             )
             for voter in config.voters
         )
-        write_private(file, msgspec.json.encode(msgspec.structs.replace(config, voters=voters)).decode())
+        # They are not to learn where the others really are.
+        through = msgspec.structs.replace(config, voters=voters, advertised_peer_address="")
+        write_private(file, msgspec.json.encode(through).decode())
 
     def between(self, one: Member, other: Member) -> list[Line]:
         return [self._lines[one.name, other.name], self._lines[other.name, one.name]]

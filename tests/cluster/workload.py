@@ -30,6 +30,7 @@ from raftos.errors import Expired, NoQuorum, NotReady, OutcomeUnknown, Unreachab
 from raftos.errors import NotFound as NotFoundError
 from raftos.state.domains.kv import Compare, TxnDelete, TxnDeleted, TxnPut, TxnWritten
 from tests.cluster.daemons import Cluster, wait_until
+from tests.history.linearizability import Verdict
 from tests.history.operations import (
     ABSENT,
     NEVER,
@@ -43,7 +44,7 @@ from tests.history.operations import (
     keys_of,
 )
 from tests.history.picture import draw
-from tests.history.registers import judge
+from tests.history.registers import State, judge
 from tests.history.revisions import check_revisions
 from tests.history.rooms import Look, Post, check_room
 
@@ -200,13 +201,22 @@ class Workload:
     def _check_order(self) -> None:
         verdicts = judge(self.operations)
         for group, verdict in zip(_groups_judged(self.operations), verdicts, strict=True):
-            if verdict.blamed is None:
+            if verdict.accepted:
                 continue
             concerned = [each for each in self.operations if keys_of(each) & group]
-            title = f"{', '.join(sorted(group))}: no order has {verdict.blamed.item}"
+            title = f"{', '.join(sorted(group))}: {_complaint(verdict)}"
             file = self._cluster.directory / "history.svg"
             file.write_text(draw(title, concerned, self.windows, verdict))
-            raise Violation(f"{title} ({verdict.blamed.item.client}); a picture of it is {file}")
+            raise Violation(f"{title}; a picture of it is {file}")
+
+
+def _complaint(verdict: Verdict[Read | Write, State]) -> str:
+    found = "no order was found before the search was given up" if verdict.undecided else "there is no order"
+    return (
+        found
+        if verdict.blamed is None
+        else f"{found} with {verdict.blamed.item} ({verdict.blamed.item.client})"
+    )
 
 
 def _groups_judged(operations: Sequence[Read | Write]) -> list[set[str]]:

@@ -19,14 +19,18 @@ another to return. Three things keep the search small, and lose nothing:
 * Unknown calls that are `alike` (the same effect, seen by nobody) are interchangeable: only the one that was
   invoked first is tried.
 
-Limit: a history that needs more than `limit` configurations is `Undecided`, which is no acquittal.
+Calls of unknown outcome are what makes a search long. So it is first tried with as few of them as possible
+at each return and with few configurations, then with some more, and only then with all: an order that was
+found is one, however it was found, and only the whole search can say that there is none. Limit: a search of
+more than `limit` configurations is given up; the verdict is `undecided` then, which is no acquittal.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -41,8 +45,13 @@ MOST_ORDERS = 16
 """Configurations whose orders are compared for the longest: any one would do."""
 
 
-class Undecided(Exception):
-    """The search was given up: the history has too many calls of unknown outcome."""
+SEARCHES = ((0, 30), (1, 300), (math.inf, math.inf))
+"""For each search: how many more unknown calls than necessary a return may take, and how many configurations
+are kept. The last one is the whole search."""
+
+
+class _GivenUpError(Exception):
+    """The search has looked at as many configurations as it may."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +92,12 @@ class Verdict(Generic[Item, State]):
     order: list[Call[Item]]
     blamed: Call[Item] | None = None
     states: frozenset[State] = frozenset()
+    undecided: bool = False
+    """Whether an order may exist all the same: the search for it was given up."""
+
+    @property
+    def accepted(self) -> bool:
+        return self.blamed is None and not self.undecided
 
 
 Apply = Callable[[State, Item], State | None]
@@ -93,14 +108,25 @@ _Configurations = dict[tuple[int, State], Step[Item] | None]
 def linearize(
     calls: Sequence[Call[Item]], initial: State, apply: Apply[State, Item], limit: int = LIMIT
 ) -> Verdict[Item, State]:
-    """Judge a history. Raises Undecided above `limit` configurations."""
-    return _Search(apply, limit).run(calls, initial)
+    """Judge a history, in up to three searches of at most `limit` configurations each."""
+    verdict: Verdict[Item, State] = Verdict([])
+    for more, width in SEARCHES:
+        try:
+            verdict = _Search(apply, limit, more, width).run(calls, initial)
+        except _GivenUpError:
+            verdict = replace(verdict, undecided=True)
+        else:
+            if verdict.accepted:
+                return verdict
+    return verdict
 
 
 class _Search(Generic[Item, State]):
-    def __init__(self, apply: Apply[State, Item], limit: int) -> None:
+    def __init__(self, apply: Apply[State, Item], limit: int, more: float, width: float) -> None:
         self._apply = apply
         self._left = limit
+        self._more = more
+        self._width = width
         self._under_way: dict[Call[Item], int] = {}
         """Each call under way and its bit, in the order of their invocations."""
         self._free_bits: list[int] = []
@@ -134,23 +160,31 @@ class _Search(Generic[Item, State]):
         bit = self._under_way[call]
         reached: _Configurations[State, Item] = {}
         seen: dict[tuple[int, State], list[int]] = {}
-        # Breadth first, so that what took fewer steps is seen first.
-        waiting = deque(present.items())
-        while waiting:
-            (done, state), step = waiting.popleft()
+        # What took fewer unknown calls is seen first.
+        waiting = deque((done, state, step, 0) for (done, state), step in present.items())
+        most = math.inf
+        while waiting and len(reached) < self._width:
+            done, state, step, cost = waiting.popleft()
+            if cost > most:
+                break
             if self._is_needless(done, state, seen):
                 continue
             if done & bit:
                 reached[done & ~bit, state] = step
-            else:
-                waiting += self._next_steps(done, state, step)
+                most = min(most, cost + self._more)
+                continue
+            for call_bit, after, following in self._next_steps(done, state, step):
+                if call_bit & self._unknown_bits:
+                    waiting.append((done | call_bit, after, following, cost + 1))
+                else:
+                    waiting.appendleft((done | call_bit, after, following, cost))
         return reached
 
     def _is_needless(self, done: int, state: State, seen: dict[tuple[int, State], list[int]]) -> bool:
         """Whether a configuration was seen that can do all that this one can; notes this one otherwise."""
         self._left -= 1
         if self._left < 0:
-            raise Undecided("too many configurations: too many calls of unknown outcome")
+            raise _GivenUpError
         unknown = done & self._unknown_bits
         others = seen.setdefault((done ^ unknown, state), [])
         if any(other & unknown == other for other in others):
@@ -160,7 +194,7 @@ class _Search(Generic[Item, State]):
 
     def _next_steps(
         self, done: int, state: State, step: Step[Item] | None
-    ) -> list[tuple[tuple[int, State], Step[Item]]]:
+    ) -> list[tuple[int, State, Step[Item]]]:
         tried: set[Hashable] = set()
         found = []
         for call, bit in self._under_way.items():
@@ -169,7 +203,7 @@ class _Search(Generic[Item, State]):
             tried.add(call.alike)
             after = self._apply(state, call.item)
             if after is not None:
-                found.append(((done | bit, after), Step(step, call)))
+                found.append((bit, after, Step(step, call)))
         return found
 
 

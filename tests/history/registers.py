@@ -40,7 +40,7 @@ State = tuple[Cell, ...]
 def judge(operations: Sequence[KeyOperation], limit: int = LIMIT) -> list[Verdict[KeyOperation, State]]:
     """One verdict for each group of keys that belong together, in the order of their least keys.
 
-    Raises ValueError where two writes set one value, and Undecided.
+    Raises ValueError where two writes set one value.
     """
     check_values(operations)
     certain = [each for each in operations if not (isinstance(each, Write) and _had_no_effect(each))]

@@ -38,6 +38,7 @@ listens to a replica that asks for a step.
 | `derives_members`   | after a start the first members vote, whoever the log names (22)                  |
 | `snapshots_as_agreed` | a snapshot carries members that are not agreed on (23)                          |
 | `learners_apart`    | learners count in the majority (24)                                               |
+| `tells_synced`      | a lone voter tells its learners of what it has not synced (27)                    |
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class Care:
     derives_members: bool = True
     snapshots_as_agreed: bool = True
     learners_apart: bool = True
+    tells_synced: bool = True
 
 
 def foreseen(journal: Journal, machine: Machine) -> list[Told]:

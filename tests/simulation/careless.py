@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import msgspec
+
 from raftos.consensus import opening
 from raftos.consensus.core import Core
 from raftos.consensus.engine import Engine
 from raftos.consensus.following import Following
 from raftos.consensus.journal import Journal, Mark
-from raftos.consensus.messages import SnapshotOffered
+from raftos.consensus.messages import Append, SnapshotOffered
+from raftos.consensus.replication import Replication
 from tests.simulation.care import Care
 
 
@@ -56,6 +59,14 @@ class _Unmarked:
     mark = None
 
 
+def _append_of_what_is_counted(replication: Replication, start: int) -> tuple[Append, int]:
+    """27: PySyncObj counts a lone voter before its sync; its followers are told so."""
+    append, size_bytes = _append(replication, start)
+    commit_index = replication._core.engine.commit_index
+    return msgspec.structs.replace(append, commit_index=commit_index), size_bytes
+
+
+_append = Replication._append
 _offered, _install, _configure = Following.offered, Journal.install, Engine.configure
 _take_configuration = Core._configure
 
@@ -65,6 +76,7 @@ _REPLACED: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "trusts_journal": (opening, "_is_ahead", lambda _journal, _newest: True),
     "snapshots_as_agreed": (Journal, "mark_at", _mark_of_now),
     "derives_members": (Core, "_configure", _first_members_count),
+    "tells_synced": (Replication, "_append", _append_of_what_is_counted),
     "learners_apart": (Engine, "configure", _everybody_counts),
 }
 

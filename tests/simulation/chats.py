@@ -24,8 +24,8 @@ OPENED = (Create("hall"), Create("lounge", keep_messages=12), Create("attic", ke
 class Chatter(Caller):
     """One user of all rooms; `rooms` is shared by all of them, and grows."""
 
-    def __init__(self, world: World, name: str, rooms: list[str]) -> None:
-        super().__init__(world, name, pace_s=0.1)
+    def __init__(self, world: World, name: str, rooms: list[str], *, pace_s: float = 0.1) -> None:
+        super().__init__(world, name, pace_s=pace_s)
         self._rooms = rooms
         self._said: list[tuple[str, int]] = []
         self._numbers = itertools.count(1)

@@ -23,8 +23,8 @@ TTL_MS = 700
 class Locker(Caller):
     """One user of one lock after another."""
 
-    def __init__(self, world: World, name: str) -> None:
-        super().__init__(world, name, pace_s=0.15)
+    def __init__(self, world: World, name: str, *, pace_s: float = 0.15) -> None:
+        super().__init__(world, name, pace_s=pace_s)
         self._lock = LOCKS[0]
         self._token = 0
 

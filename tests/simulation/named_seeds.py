@@ -32,11 +32,4 @@ NAMED_SEEDS = (
         3,
         "what a killed member had not synced is synced when it starts; if that fails, it starts again",
     ),
-    NamedSeed(
-        "a lone voter and its learners",
-        183,
-        3,
-        "PySyncObj counts a lone voter before its sync: learners were told that an entry was agreed on, "
-        "applied it, and then the sync failed",
-    ),
 )

@@ -60,7 +60,7 @@ class Plan:
     weights: Mapping[str, float] = field(default_factory=lambda: dict(USUAL_WEIGHTS))
     """The faults that happen, and how often in comparison."""
     pace: float = 1.0
-    """How long users wait, compared with what is usual."""
+    """How long users wait, compared with what is usual: longer with more members, to keep runs short."""
     clients: int = 4
     lockers: int = 2
     chatters: int = 3
@@ -99,7 +99,7 @@ def drawn(seed: int, members: int | None = None) -> Plan:
         snapshot_log_bytes=random.choice((3_000, 10_000, 10_000, 50_000, 10**9)),
         spacing_s=random.choice((0.15, 0.4, 0.6, 1.2, 3.0)),
         weights=_weights(random),
-        pace=random.choice((0.7, 1.0, 1.0, 2.0)),
+        pace=random.choice((0.7, 1.0, 1.0, 2.0)) * (1.7 if (members or size) == 5 else 1.0),
         clients=random.randint(2, 5),
         lockers=random.randint(1, 3),
         chatters=random.randint(2, 4),

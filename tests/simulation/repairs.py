@@ -1,8 +1,8 @@
 """What was found wrong in PySyncObj 0.3.17, finding by finding, and where it is shown to be repaired.
 
 A repair that the simulation can leave out has a name: that of a rule of the guard (`Rules`) or of a care
-(`Care`). Left out, a directed schedule or a few seeds have to notice. The others cannot be left out: what the
-engine does wrong there is not used any more, and what took its place is held by tests.
+(`Care`). Left out, a directed schedule or a few seeds have to notice. The others cannot be left out: the
+design has no place for the fault any more, and tests hold that.
 
 `python -m tests.simulation --without list` prints the table, `--without NUMBER` leaves one repair out.
 """
@@ -231,8 +231,11 @@ REPAIRS = (
     Repair(
         27,
         "a leader counts itself before its own disk has the entry",
-        "durable_first",
-        (_UNIT + "test_replica.py::test_a_leader_counts_itself_only_as_far_as_its_own_disk",),
+        "tells_synced",
+        (
+            _UNIT + "test_replica.py::test_a_leader_counts_itself_only_as_far_as_its_own_disk",
+            _UNIT + "test_changes.py::test_learners_are_told_only_what_a_lone_voter_has_on_its_disk",
+        ),
     ),
     Repair(
         28,
@@ -256,7 +259,7 @@ def nothing_to_leave_out(repair: Repair) -> str:
     return "\n".join(
         (
             f"finding {repair.number}: {repair.wrong}",
-            "There is nothing to leave out: the part of PySyncObj that does this is not used. It is held by",
+            "There is no rule or care to leave out: the design has no place for this fault. Held by",
             *(f"  tests/{test}" for test in repair.tests),
         )
     )

@@ -142,9 +142,11 @@ class Users:
             Client(world, f"c{number}", pace_s=pace_s, hasty=number % 2 == 1)
             for number in range(plan.clients)
         ]
-        lockers = [Locker(world, f"l{number}") for number in range(plan.lockers)]
+        lockers = [Locker(world, f"l{number}", pace_s=0.15 * plan.pace) for number in range(plan.lockers)]
         rooms = [create.room for create in OPENED]
-        chatters = [Chatter(world, f"u{number}", rooms) for number in range(plan.chatters)]
+        chatters = [
+            Chatter(world, f"u{number}", rooms, pace_s=0.1 * plan.pace) for number in range(plan.chatters)
+        ]
         for create, chatter in zip(OPENED, itertools.cycle(chatters), strict=False):
             world.after(0.2, partial(chatter.open_first, create))
         self.callers: list[Caller] = [*clients, *lockers, *chatters]

@@ -54,7 +54,10 @@ def _removed_and_still_answering(world: World, client: Client, a: str, b: str, c
     late = Acknowledged(leader.replica.core.term, leader.journal.last_index + 1, True, False)
     world.change(Remove(c))
     world.run(0.001)
-    leader.replica.received(world.now, c, link.generation, late)
+    try:
+        leader.replica.received(world.now, c, link.generation, late)
+    except KeyError as error:
+        raise Violation(f"{a} fails at an acknowledgement of {c}, which is no member any more") from error
     leader.kick()
     world.run(0.5)
 
@@ -74,6 +77,23 @@ def _restarted_after_growing(world: World, client: Client, a: str, b: str, c: st
     world.run(3.0)
     client.write("key0", lambda: None, first=others[0])
     world.run(1.0)
+    survives(world, client)
+
+
+def _lone_voter_whose_sync_fails(world: World, client: Client, a: str, b: str, c: str) -> None:
+    """A is the only voter, and D learns from it; A's disk fails to sync what A has sent already."""
+    d = learner(world)
+    for other in (b, c):
+        world.change(Remove(other))
+        world.run(0.5)
+    for _ in range(20):
+        world.nodes[a].storage.fail_next_sync(world.random)
+        client.write("key0", lambda: None, first=a)
+        world.run(1.0)
+    world.nodes[a].storage.mend()
+    world.run(2.0)
+    if not world.nodes[d].up:
+        raise Violation(f"{d} is gone")
     survives(world, client)
 
 
@@ -172,6 +192,7 @@ def _restarted_beside_a_snapshot(world: World, client: Client, a: str, b: str, c
 MEMBER_SCHEDULES: dict[str, Schedule] = {
     "two changes at once": Schedule("one_change_at_a_time", _two_changes_at_once, range(6), SMALL),
     "learners agree alone": Schedule("learners_apart", _learners_agree_alone, range(6), SMALL),
+    "lone voter whose sync fails": Schedule("tells_synced", _lone_voter_whose_sync_fails, range(4)),
     "removed and still answering": Schedule("members_only", _removed_and_still_answering, range(6)),
     "restarted after growing": Schedule("derives_members", _restarted_after_growing, range(6), SMALL),
     "snapshot for a strayed leader": Schedule(

@@ -50,6 +50,8 @@ class Schedule:
             assert a is not None
             b, c = (name for name in world.names if name != a)
             self.steps(world, client, a, b, c)
+        except KeyError as error:
+            raise Violation(f"a member failed in its turn: KeyError {error}") from error
         finally:
             world.stop()
 

@@ -152,7 +152,7 @@ def test_a_member_whose_name_is_taken_says_so(tmp_path: Path) -> None:
         with pytest.raises(Conflict):
             await api.member.register()
 
-    run(tmp_path, scenario)
+    run(tmp_path, scenario, young=True)
 
 
 def test_a_member_that_was_marked_down_is_shown_so_only_while_it_is_silent(tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_a_member_tells_its_level_only_when_all_can_read_it(tmp_path: Path) -> N
         assert known.level == LEVEL
         assert api.machine.revision == 2
 
-    run(tmp_path, scenario, names=["n1", "n2", "n3"])
+    run(tmp_path, scenario, names=["n1", "n2", "n3"], young=True)
 
 
 def test_a_command_above_the_enabled_level_is_refused_at_the_edge(tmp_path: Path) -> None:
@@ -351,7 +351,7 @@ def test_a_command_above_the_enabled_level_is_refused_at_the_edge(tmp_path: Path
         with pytest.raises(NotEnabled, match="do not yet: n2; upgrade"):
             api.member.admit(Later("a", b""))
 
-    run(tmp_path, scenario)
+    run(tmp_path, scenario, young=True)
 
 
 # Clocks.

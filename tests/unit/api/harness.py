@@ -86,12 +86,14 @@ def members_config(directory: Path, names: list[str], name: str) -> Config:
 class Api:
     """One member of a cluster in memory with its API on a real port: `async with Api(tmp_path) as api`."""
 
-    def __init__(self, directory: Path, *, names: list[str] | None = None) -> None:
+    def __init__(self, directory: Path, *, names: list[str] | None = None, young: bool = False) -> None:
+        """`young`: the cluster has just begun, and has enabled no feature level."""
         names = names or ["n1"]
+        age = (lambda machine: machine) if young else enabled
         self.sound = True
         """Whether the invariants have to hold in the end; a test that damages a state says no."""
         self.cluster = MemoryCluster()
-        self.machines = {name: enabled(Machine(directory / name)) for name in names}
+        self.machines = {name: age(Machine(directory / name)) for name in names}
         self.members: dict[str, Member] = {}
         for name, machine in self.machines.items():
             consensus = self.cluster.join(f"id-{name}", machine)
@@ -157,12 +159,16 @@ class Api:
 
 
 def run(
-    directory: Path, scenario: Callable[[Api], Awaitable[None]], *, names: list[str] | None = None
+    directory: Path,
+    scenario: Callable[[Api], Awaitable[None]],
+    *,
+    names: list[str] | None = None,
+    young: bool = False,
 ) -> None:
     """Run a scenario against a fresh API."""
 
     async def whole() -> None:
-        async with Api(directory, names=names) as api:
+        async with Api(directory, names=names, young=young) as api:
             await scenario(api)
 
     asyncio.run(whole())

@@ -82,7 +82,7 @@ def test_a_number_leaves_out_the_repair_of_that_finding() -> None:
 def test_where_nothing_can_be_left_out_the_tests_are_named() -> None:
     run = simulation("--without", "11")
     assert run.returncode == 0, run.stderr
-    assert "There is nothing to leave out" in run.stdout
+    assert "There is no rule or care to leave out" in run.stdout
     repair = numbered("11")
     assert repair
     assert all(f"tests/{test}" in run.stdout for test in repair.tests)
