@@ -8,8 +8,6 @@ from round to round. The median of the rounds is shown, ratios first. See README
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -22,10 +20,9 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-import psutil
 
 from bench.etcd import Etcd
-from bench.figures import Footprint, Load, Row, footprint, median, median_load, table
+from bench.figures import Footprint, Load, Row, footprint, machine, median, median_load, table
 from bench.raftos_cluster import Raftos
 
 PROGRAMS = ("etcd", "go", "wrk")
@@ -233,18 +230,9 @@ PARTS = {
 }
 
 
-def machine() -> str:
-    """What the figures were measured on, and whether it had anything else to do."""
-    etcd = subprocess.run(["etcd", "--version"], check=True, capture_output=True, text=True).stdout
-    facts = [
-        f"{os.cpu_count()} cores",
-        f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        platform.platform(),
-        f"Python {platform.python_version()}",
-        f"etcd {etcd.split()[2]}",
-        f"load average before: {os.getloadavg()[0]:.1f}",
-    ]
-    return ", ".join(facts)
+def etcd_version() -> str:
+    said = subprocess.run(["etcd", "--version"], check=True, capture_output=True, text=True).stdout
+    return f"etcd {said.split()[2]}"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -262,7 +250,7 @@ def main() -> int:
         say(f"missing: {', '.join(missing)}; on Debian: apt-get install {PACKAGES}")
         return 2
     root = Path(tempfile.mkdtemp(prefix="raftos-bench-", dir=arguments.dir))
-    measured_on = machine()
+    measured_on = machine(etcd_version())
     say(measured_on)
     try:
         plan = QUICK if arguments.quick else Plan()

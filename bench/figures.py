@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import platform
 import statistics
 from collections.abc import Sequence
 
@@ -77,21 +80,44 @@ def median(values: Sequence[float]) -> float:
     return float(statistics.median(values))
 
 
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that so many percent of all do not exceed."""
+    return sorted(values)[max(math.ceil(len(values) * percent / 100), 1) - 1]
+
+
+def machine(*more: str) -> str:
+    """What the figures were measured on, and whether it had anything else to do."""
+    facts = [
+        f"{os.cpu_count()} cores",
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        platform.platform(),
+        f"Python {platform.python_version()}",
+        *more,
+        f"load average before: {os.getloadavg()[0]:.1f}",
+    ]
+    return ", ".join(facts)
+
+
 def _number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
+HEAD = "| | ratio | wanted | raftos | peer | unit | |\n|---|---|---|---|---|---|---|"
+
+
+def line(row: Row) -> str:
+    """One row of the Markdown table that begins with HEAD."""
+    sign = "<=" if row.at_most else ">="
+    of_what = "x" if row.ratio is not None else f" {row.unit}".rstrip()
+    wanted = "" if row.wanted is None else f"{sign} {row.wanted:g}{of_what}"
+    ratio = "" if row.ratio is None else f"**{row.ratio:.2f}**"
+    verdict = {True: "", False: " (missed)", None: ""}[row.reached]
+    cells = (row.what, ratio, wanted + verdict, _number(row.ours), _number(row.peer), row.unit, row.note)
+    return "| " + " | ".join(cells) + " |"
+
+
 def table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
-    lines = ["| | ratio | wanted | raftos | peer | unit | |", "|---|---|---|---|---|---|---|"]
-    for row in rows:
-        sign = "<=" if row.at_most else ">="
-        of_what = "x" if row.ratio is not None else f" {row.unit}"
-        wanted = "" if row.wanted is None else f"{sign} {row.wanted:g}{of_what}"
-        ratio = "" if row.ratio is None else f"**{row.ratio:.2f}**"
-        verdict = {True: "", False: " (missed)", None: ""}[row.reached]
-        cells = (row.what, ratio, wanted + verdict, _number(row.ours), _number(row.peer), row.unit, row.note)
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join([HEAD, *map(line, rows)])

@@ -77,9 +77,7 @@ class Changes:
 
     def _append(self, configuration: Configuration) -> int:
         core = self._core
-        index = core.engine.append_as_leader(core.now, encode(configuration))
-        core.adopt()
-        return index
+        return core.engine.append_as_leader(core.now, encode(configuration), core.adopt)
 
     def _require_calm(self) -> None:
         core = self._core
@@ -154,7 +152,7 @@ class Changes:
     def tell_if_gone(self, peer: str) -> None:
         """Who was removed for good would go on asking for votes, and not know why nobody listens."""
         if self._core.is_gone(peer) and self._core.levels.get(peer, 0) >= MEMBERSHIP_SINCE:
-            self._core.send(peer, Removed(self._core.configuration_index))
+            self._core.send(peer, Removed(self._core.configuration_index, self._core.term))
 
     def _promote_one(self) -> None:
         for peer in self._core.configuration.peers:

@@ -210,9 +210,11 @@ class Driver:
         made: asyncio.Future[Stored] = self._loop.create_future()
 
         def done(stored: Stored | RaftosError) -> None:
+            if made.done():
+                return  # Whoever asked has gone.
             if isinstance(stored, RaftosError):
                 made.set_exception(NotReady(stored.message))
-            elif not made.done():
+            else:
                 made.set_result(stored)
 
         self._keeper.want(self._machine.applied_index, done)
@@ -382,7 +384,12 @@ class Driver:
                 self._transport.set_peer(peer.id, self._addresses.get(peer.id, peer.address))
         for peer_id in self._followed.removed:
             # Not at once: it is to be told first.
-            self._loop.call_later(_FAREWELL_S, self._transport.drop_peer, peer_id)
+            self._loop.call_later(_FAREWELL_S, self._part_with, peer_id)
+
+    def _part_with(self, peer_id: str) -> None:
+        """Let go of a removed member, unless its removal was undone meanwhile: it may not have been agreed on."""
+        if peer_id in self._replica.core.configuration.removed and not self._stopped:
+            self._transport.drop_peer(peer_id)
 
     def _leave(self, why: str) -> None:
         if not self.failed.done():

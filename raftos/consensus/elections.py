@@ -37,6 +37,8 @@ class Elections:
         self._granted: set[str] = set()
         self._transfer = False
         self._votes: set[str] = set()
+        self._electorate = core.configuration
+        """The configuration in force when the votes were asked for."""
         self._attempts = 0
         self.heard_at = -math.inf
         """When a leader of this term was last heard."""
@@ -97,7 +99,7 @@ class Elections:
     def _campaign(self) -> None:
         core = self._core
         self._granted.clear()
-        self._votes = set()
+        self._votes, self._electorate = set(), core.configuration
         self._due = core.now + (0.5 + core.random.random()) * core.timings.election_s
         core.engine.campaign(core.now)
 
@@ -146,9 +148,12 @@ class Elections:
         core.engine.vote_requested(core.now, peer, request)
 
     def granted(self, peer: str, vote: VoteGranted) -> None:
-        """Count each voter once, and no learner: PySyncObj counts messages."""
+        """Count each voter once, and no learner: PySyncObj counts messages.
+
+        None once a snapshot has brought another configuration, of which those counted may be no members.
+        """
         core = self._core
-        if peer not in core.others or peer in self._votes:
+        if peer not in core.others or peer in self._votes or core.configuration is not self._electorate:
             return
         if vote.term == core.term and core.engine.is_candidate:
             self._votes.add(peer)

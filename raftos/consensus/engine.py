@@ -327,10 +327,14 @@ class Engine(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
         self._SyncObj__sendAppendEntries()
         return self._log.last_index
 
-    def append_as_leader(self, now: float, command: bytes) -> int:
-        """Append a command that PySyncObj does not know, and send it; returns its index."""
+    def append_as_leader(self, now: float, command: bytes, adopt: Callable[[], None]) -> int:
+        """Append a command that PySyncObj does not know, and send it; returns its index.
+
+        `adopt` is called between the two: who is sent a configuration is for that configuration to say.
+        """
         _clock.now = now
         self._log.append(command, self._log.last_index + 1, self._log.term)
+        adopt()
         self._SyncObj__sendAppendEntries()
         return self._log.last_index
 

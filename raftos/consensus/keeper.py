@@ -28,7 +28,7 @@ from raftos.consensus.journal import Journal
 from raftos.consensus.messages import Message, SnapshotPiece, SnapshotWanted
 from raftos.consensus.replica import Replica
 from raftos.consensus.snapshots import Header, SnapshotStore, Stored, pieces_of
-from raftos.errors import RaftosError
+from raftos.errors import NotReady, RaftosError
 from raftos.state.copying import Copied, restore_file
 from raftos.state.machine import Machine
 from raftos.state.place import COPY_NAME
@@ -167,6 +167,10 @@ class Keeper:
 
     def want(self, index: int, done: Callable[[Stored | RaftosError], None]) -> None:
         """Call `done` with a snapshot that contains the applied entry `index`, or with why there is none."""
+        trouble = self._replica.core.trouble
+        if trouble is not None:
+            done(NotReady(f"this member makes no snapshot: {trouble}; ask another member"))
+            return  # What it has applied may be wrong, and would outlive it.
         newest = self._snapshots.newest
         if newest is not None and newest.header.index >= index:
             done(newest)

@@ -166,6 +166,8 @@ class SnapshotPiece(Message, frozen=True, tag=19):
 class Removed(Message, frozen=True, tag=20):
     index: int
     """The configuration without the receiver, which is agreed on."""
+    term: int = 0
+    """The sender's."""
 
 
 AnyMessage = (

@@ -6,6 +6,10 @@ not, counts from now on. The others are removed: should one of them come back, i
 
 Done offline, on the data directory of a stopped member: its journal gets a new term and one more entry,
 the configuration of this member alone. Interrupted before the sync nothing has happened; after it, all.
+
+The term is one far ahead of what the others can have come to without this member. Were it one that they had
+a leader in, two different entries could have the same index and term, and should they come back just when
+this member starts, it would take what follows theirs for what follows its own.
 """
 
 from __future__ import annotations
@@ -21,6 +25,9 @@ from raftos.consensus.guard import FIRST_INDEX, NO_OP
 from raftos.consensus.journal import DiskFull, Journal, JournalFailed
 from raftos.consensus.opening import first_configuration, open_data
 from raftos.errors import StartupError
+
+TERMS_AHEAD = 1_000_000
+"""More than the others can have held elections: at one in a second it would take them eleven days."""
 
 
 class Recovered(msgspec.Struct, frozen=True):
@@ -51,7 +58,7 @@ def make_sole_voter(folder: Path, config: Config) -> Recovered:
 def _append(journal: Journal, member_id: str, command: bytes) -> None:
     if journal.last_index == 0:
         journal.append(bytes((NO_OP,)), FIRST_INDEX, 0)
-    journal.set_hard_state(journal.term + 1, member_id)
+    journal.set_hard_state(journal.term + TERMS_AHEAD, member_id)
     journal.append(command, journal.last_index + 1, journal.term)
     write = journal.take()
     assert write is not None

@@ -207,9 +207,10 @@ class Replica:
         self._tick_needed = True  # With fewer voters a majority may have what it had not before.
 
     def snapshot_made(self, now: float, index: int, term: int, size_bytes: int) -> None:
-        """This member has a newer snapshot on its disk, for those who lack what it contains."""
+        """This member has a snapshot on its disk, for those who lack what it contains; the newest counts."""
         self.core.now = now
-        self.core.snapshot = (index, term, size_bytes)
+        if self.core.snapshot is None or index > self.core.snapshot[0]:
+            self.core.snapshot = (index, term, size_bytes)
 
     def wants_snapshot(self, index: int) -> bool:
         """Whether a snapshot that ends at `index` is ahead of what this member knows to be agreed on."""
@@ -222,6 +223,7 @@ class Replica:
         """
         self.core.now = now
         self.following.installed(index, term, mark)
+        self.core.output.committed.clear()
         self._handed_over = index
         if time_ms > self._stamp_ms:
             self._learn_time(time_ms)
@@ -367,8 +369,15 @@ class Replica:
         self.proposals.answered(peer, message)
 
     def _removed(self, peer: str, message: Removed) -> None:
-        """A peer says that a configuration without this member is agreed on, which it may never be sent."""
-        if self.core.configuration_index <= message.index:
+        """A peer says that a configuration without this member is agreed on, which it may never be sent.
+
+        A later one in this log contradicts it only if it is agreed on: as a leader that was deposed, this
+        member may have appended one that nobody else has, and nobody will ever take it away. Nor does it
+        against a later term: then it is of those that were given up when another became the sole voter.
+        """
+        core = self.core
+        is_later = core.configuration_index <= message.index or message.term > core.term
+        if is_later or not core.is_configuration_agreed:
             self._expel(message.index)
 
     def _notice_removal(self) -> None:

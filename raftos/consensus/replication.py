@@ -77,6 +77,8 @@ class Replication:
 
     def _send(self, peer: str, made: dict[int, tuple[Append, int]]) -> None:
         core, engine = self._core, self._core.engine
+        if self._log.synced_term != core.term and core.rules.durable_first:
+            return  # A lone voter elects itself at once, and after a crash might lead in this term again.
         follower = self._follower(peer)
         if follower.full:
             self._send_heartbeat(peer, follower)

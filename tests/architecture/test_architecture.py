@@ -76,7 +76,7 @@ MAY_IMPORT = {
         "errors",
     },
     "control": {"state", "levels", "config", "errors"},
-    "membership": {"member", "consensus", "state", "levels", "config", "errors"},
+    "membership": {"member", "levels", "consensus", "state", "config", "errors"},
     "member": {
         "alarms",
         "beacons",

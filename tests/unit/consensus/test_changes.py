@@ -341,3 +341,64 @@ def test_leadership_goes_to_voters_only() -> None:
     done = wire.transfer("a", None)
     wire.pass_time(1)
     assert wire.ended[done] in {"b", "c"}
+
+
+def test_a_lone_voter_sends_nothing_of_a_term_that_is_not_on_its_disk() -> None:
+    """After a crash it would lead in the same term again, and its learner take other entries for these."""
+    wire = Wire(1)
+    wire.pass_time(1)
+    wire.join("b")
+    wire.change("a", Add("b", "h:1", Standing.LEARNER))
+    wire.propose("a", "first")
+    wire.pass_time(0.3)
+    wire.crash("a")
+    wire.members["a"].disk_stuck = True
+    wire.start("a")
+    wire.until(lambda: wire.leaders() == ["a"])
+    wire.propose("a", "lost")
+    wire.pass_time(0.3)
+    wire.crash("a")
+    wire.members["a"].disk_stuck = False
+    wire.start("a")
+    wire.until(lambda: wire.leaders() == ["a"])
+    wire.propose("a", "kept")
+    wire.pass_time(0.5)
+    assert wire.members["a"].requests == [request("first"), request("kept")]
+    assert wire.members["b"].requests == wire.members["a"].requests
+
+
+def test_a_deposed_leader_with_a_later_configuration_of_its_own_hears_of_its_removal() -> None:
+    """That configuration is nobody else's, and as the others send it nothing any more, it would stay."""
+    wire = Wire()
+    wire.elect("b")
+    wire.isolate("b")
+    for number in range(10):
+        wire.propose("b", f"{number}")
+    wire.change("b", LEARN)
+    for peer in "ac":
+        wire.unlink("b", peer)
+    wire.until(lambda: bool({"a", "c"}.intersection(wire.leaders())))
+    wire.pass_time(1.5)
+    [leader] = wire.leaders()
+    removed = wire.change(leader, Remove("b"))
+    wire.pass_time(0.3)
+    assert wire["b"].core.configuration_index > wire.ended[removed]
+    wire.heal()
+    for peer in "ac":
+        wire.link("b", peer)
+    wire.pass_time(1)
+    assert "was removed" in str(wire["b"].core.expelled)
+
+
+def test_a_removal_that_only_the_removed_has_heard_of_does_not_stop_those_that_are_left() -> None:
+    """It does not vote for those that lack the entry, nor campaign, being no member: so it is not sent it."""
+    wire = Wire()
+    wire.elect("a")
+    wire.cut.add(("a", "b"))
+    wire.change("a", Remove("c"))
+    wire.deliver()
+    wire.crash("a")
+    wire.heal()
+    write = wire.propose("b", "x")
+    wire.pass_time(3)
+    assert wire.ended[write] == [request("x")]

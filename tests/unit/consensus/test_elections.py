@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from raftos.consensus.configuration import Configuration, encode
 from raftos.consensus.guard import Rules
 from raftos.consensus.messages import (
     Append,
@@ -306,3 +307,16 @@ def test_a_member_in_trouble_follows_and_does_not_campaign() -> None:
 
 def _campaigns(frame: Frame, name: str) -> bool:
     return frame.sender == name and isinstance(frame.message, PreVote | VoteRequest | Append)
+
+
+def test_votes_of_those_whom_an_installed_snapshot_has_removed_elect_nobody() -> None:
+    """With two of them a candidate would lead five members by one vote besides its own."""
+    wire = Wire(7)
+    g = wire["g"]
+    g.elections._campaign()
+    term = g.core.term
+    for voter in "ef":
+        g.received(wire.now, voter, g.core.links[voter], VoteGranted(term))
+    g.install(wire.now, 20, 1, encode(Configuration.of("abcdg")), 0)
+    g.received(wire.now, "a", g.core.links["a"], VoteGranted(term))
+    assert not g.core.is_leader

@@ -128,3 +128,27 @@ def test_a_restarted_leader_knows_its_trimmed_log_and_leads_on() -> None:
     wire.pass_time(0.5)
     assert wire.ended[write] == [request("again")]
     assert len({tuple(member.requests) for member in wire.members.values()}) == 1
+
+
+def test_what_was_to_be_applied_when_a_snapshot_is_installed_is_not_handed_over_any_more() -> None:
+    """The driver takes a long catching up in turns, and between two of them a snapshot may come."""
+    wire = left_behind()
+    wire.until(lambda: bool(wire.members["c"].offers))
+    c, last = wire["c"], wire.members["c"].journal.last_index
+    [(command, index, term)] = wire.members["b"].journal.entries(last + 1, last + 2)
+    previous = Append(c.core.term, index, last, wire.members["c"].journal.last_term, [(command, index, term)])
+    c.received(wire.now, "a", c.core.links["a"], previous)
+    wire.sync("c")
+    assert c.core.output.committed
+    wire.install("c", "a")
+    assert wire.members["c"].requests == wire.members["a"].requests
+
+
+def test_an_older_snapshot_that_is_finished_late_is_not_offered() -> None:
+    """One was being made while another arrived: the log begins after that one, and the older is of no use."""
+    wire = left_behind()
+    newest = wire["a"].core.snapshot
+    assert newest is not None
+    wire["a"].snapshot_made(wire.now, 2, 1, 1_000)
+    wire.until(lambda: bool(wire.members["c"].offers))
+    assert wire.members["c"].offers[-1].index == newest[0]

@@ -184,3 +184,37 @@ def test_the_worker_brings_back_trouble_as_what_can_be_told_and_bugs_as_bugs() -
         assert len(told) == 4
 
     run(scenario())
+
+
+def test_a_snapshot_that_fails_after_its_caller_has_gone_stops_no_member(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Running(tmp_path) as member:
+            failed: list[bool] = []
+
+            def full(*_: object) -> Stored:
+                failed.append(True)
+                raise NotReady("cannot write a snapshot: No space left on device; free some space")
+
+            await member.write(1)
+            member.snapshots.write = full  # type: ignore[method-assign,assignment]
+            with pytest.raises(NotReady, match="in time"):
+                await member.driver.snapshot(time.monotonic())
+            await member.until(lambda: failed and not member.driver._keeper._making)
+            assert not member.driver.failed.done()
+            await member.write(1)
+
+    run(scenario())
+
+
+def test_a_member_that_is_not_trusted_makes_no_snapshot_even_if_asked(tmp_path: Path) -> None:
+    """It would be kept, restored elsewhere, and taken for the truth at the next start."""
+
+    async def scenario() -> None:
+        async with Running(tmp_path) as member:
+            await member.write(1)
+            member.driver.distrust("its state differs")
+            with pytest.raises(NotReady, match="its state differs"):
+                await member.driver.snapshot(time.monotonic() + 5)
+            assert member.snapshots.newest is None
+
+    run(scenario())

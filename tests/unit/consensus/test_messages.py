@@ -54,7 +54,7 @@ ALL: list[Message] = [
     SnapshotOffered(3, 900, 2, 70_000_000),
     SnapshotWanted(900, 2, 2**20),
     SnapshotPiece(900, 2, 2**20, b"piece"),
-    Removed(901),
+    Removed(901, 7),
 ]
 
 

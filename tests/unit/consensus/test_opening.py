@@ -13,7 +13,7 @@ from raftos.config import Config, Voter
 from raftos.consensus.configuration import Configuration, decode, encode
 from raftos.consensus.guard import NO_OP, REGULAR
 from raftos.consensus.opening import Opened, open_data
-from raftos.consensus.recovery import make_sole_voter
+from raftos.consensus.recovery import TERMS_AHEAD, make_sole_voter
 from raftos.consensus.snapshots import Header, Stored, pieces_of
 from raftos.errors import StartupError
 from raftos.state.command import encode_entry, encode_request, new_request_id
@@ -220,7 +220,7 @@ def test_a_sole_voter_keeps_its_log_and_remembers_whom_it_dropped(tmp_path: Path
     assert done.applied_index == 6
     with opened(folder) as parts:
         assert parts.journal.last_index == done.index == 7
-        assert parts.journal.last_term == parts.journal.term == done.term == 2
+        assert parts.journal.last_term == parts.journal.term == done.term == 1 + TERMS_AHEAD
         assert parts.journal.mark is not None
         alone = decode(parts.journal.mark.payload)
         assert alone.voters == ("a",)
