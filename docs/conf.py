@@ -19,6 +19,7 @@ NAVIGATION = {
     "Understand": [
         "docs/architecture",
         "docs/guarantees",
+        "docs/reliability",
         "docs/decisions/README",
         "bench/README",
         "CONTRIBUTING",

@@ -21,7 +21,7 @@ import structlog
 
 FILE_NAME = "corrupt.json"
 REMEDY = (
-    "stop it and let it join anew under a new id, with `raftos dev rejoin N` or `raftos node rejoin`; "
+    "stop it and let it join anew under a new id, with `raftos dev rejoin N` or `raftos start --rejoin`; "
     "the others have everything"
 )
 

@@ -5,13 +5,13 @@ python -m tests.simulation --seeds 60 --fresh          seeds that nobody has run
 python -m tests.simulation --seeds 60 --members 5      as many members, whatever the seed says
 python -m tests.simulation --seed 17 --trace           one seed, every event
 python -m tests.simulation --seeds 60 --without trim_held   show what a repair, or a care, is good for
-python -m tests.simulation --without list              the repairs and cares by name
+python -m tests.simulation --seeds 60 --without 10     the same, by the number of a finding about PySyncObj
+python -m tests.simulation --without list              all findings, repairs and cares, and what shows each
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 import time
@@ -19,17 +19,9 @@ import time
 from raftos.consensus.guard import Rules
 from tests.simulation.care import Care
 from tests.simulation.plan import drawn
-from tests.simulation.schedules import SCHEDULES, found, left_out
+from tests.simulation.repairs import CARES, RULES, listing, nothing_to_leave_out, numbered
+from tests.simulation.schedules import found, left_out
 from tests.simulation.search import Settings, Summary, command, search, silence
-
-_NUMBERS = {
-    "1": "keep_next_index",
-    "2": "trim_held",
-    "3": "match_term",
-    "4": "durable_first",
-    "6": "pre_vote",
-    "pre-vote": "pre_vote",
-}
 
 
 def main() -> int:
@@ -37,11 +29,15 @@ def main() -> int:
     _fix_hash_seed()
     silence()
     if arguments.without == "list":
-        _list_rules()
+        print(*listing(), sep="\n")
         return 0
     if (name := arguments.without) is not None:
-        name = _NUMBERS.get(name, name)
-        if name not in {field.name for field in (*dataclasses.fields(Rules), *dataclasses.fields(Care))}:
+        if (repair := numbered(name)) is not None:
+            if repair.name is None:
+                print(nothing_to_leave_out(repair))
+                return 0
+            name = repair.name
+        if name not in {*RULES, *CARES}:
             sys.exit(f"there is no repair or care {name!r}; see --without list")
         if finding := found(name):
             print(f"without {name}: the directed schedule found: {finding}")
@@ -70,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--members", type=int, choices=(1, 3, 5), help="else the seed decides")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes")
     parser.add_argument("--trace", action="store_true", help="print every event")
-    parser.add_argument("--without", metavar="NAME|list", help="leave one repair or care out")
+    parser.add_argument("--without", metavar="NAME|NUMBER|list", help="leave one repair or care out")
     return parser
 
 
@@ -79,18 +75,6 @@ def _fix_hash_seed() -> None:
     if os.environ.get("PYTHONHASHSEED") != "0":
         environment = os.environ | {"PYTHONHASHSEED": "0"}
         os.execve(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]], environment)  # noqa: S606
-
-
-def _list_rules() -> None:
-    numbers = {name: number for number, name in _NUMBERS.items() if number.isdigit()}
-    for rule in dataclasses.fields(Rules):
-        print(f"{rule.name:19} {numbers.get(rule.name, '-'):>2}  {_schedules(rule.name)}")
-    for care in dataclasses.fields(Care):
-        print(f"{care.name:19}  -  {_schedules(care.name)}")
-
-
-def _schedules(about: str) -> str:
-    return ", ".join(name for name, schedule in SCHEDULES.items() if schedule.about == about)
 
 
 def _search(seeds: list[int], settings: Settings, jobs: int, without: str | None) -> int:

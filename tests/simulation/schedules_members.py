@@ -54,7 +54,10 @@ def _removed_and_still_answering(world: World, client: Client, a: str, b: str, c
     late = Acknowledged(leader.replica.core.term, leader.journal.last_index + 1, True, False)
     world.change(Remove(c))
     world.run(0.001)
-    leader.replica.received(world.now, c, link.generation, late)
+    try:
+        leader.replica.received(world.now, c, link.generation, late)
+    except KeyError as error:
+        raise Violation(f"{a} fails at an acknowledgement of {c}, which is no member any more") from error
     leader.kick()
     world.run(0.5)
 
