@@ -384,7 +384,12 @@ class Driver:
                 self._transport.set_peer(peer.id, self._addresses.get(peer.id, peer.address))
         for peer_id in self._followed.removed:
             # Not at once: it is to be told first.
-            self._loop.call_later(_FAREWELL_S, self._transport.drop_peer, peer_id)
+            self._loop.call_later(_FAREWELL_S, self._part_with, peer_id)
+
+    def _part_with(self, peer_id: str) -> None:
+        """Let go of a removed member, unless its removal, not agreed on at first, was undone meanwhile."""
+        if peer_id in self._replica.core.configuration.removed and not self._stopped:
+            self._transport.drop_peer(peer_id)
 
     def _leave(self, why: str) -> None:
         if not self.failed.done():

@@ -16,6 +16,7 @@ from raftos.config import Config, Voter
 from raftos.consensus import disk, messages
 from raftos.consensus.base import Role
 from raftos.consensus.calls import joined
+from raftos.consensus.configuration import Configuration, Peer
 from raftos.consensus.core import Frame
 from raftos.consensus.driver import Driver
 from raftos.consensus.guard import NO_OP
@@ -297,5 +298,28 @@ def test_a_member_that_is_not_trusted_reads_nothing_and_says_why(
         assert driver.status().role != Role.LEADER, "it campaigns"
         await driver.stop()
         parts.machine.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_member_whose_removal_was_undone_is_dialled_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader follows a removal that it has appended; the next one may have the log without it."""
+    monkeypatch.setattr("raftos.consensus.driver._FAREWELL_S", 0.1)
+
+    async def scenario() -> None:
+        async with leading(tmp_path) as (consensus, _):
+            core = consensus._replica.core
+            before = Configuration((Peer("a", ""), Peer("b", "127.0.0.1:9")))
+            for configuration in (before, Configuration((Peer("a", ""),), ("b",)), before):
+                core.configuration = configuration
+                consensus._follow_configuration()
+            await asyncio.sleep(0.2)
+            assert "b" in consensus._transport._peers
+            core.configuration = Configuration((Peer("a", ""),), ("b",))
+            consensus._follow_configuration()
+            await asyncio.sleep(0.2)
+            assert "b" not in consensus._transport._peers
 
     asyncio.run(scenario())
