@@ -15,7 +15,7 @@ for during SERVING_S. Files are touched by `work` alone, which runs jobs in orde
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -43,6 +43,8 @@ class _Fetch:
     incoming: Incoming | None = None
     asked: int = 0
     """Up to where pieces were asked for, in bytes."""
+    writing: int = 0
+    """How many pieces wait to be written: as long as any does, it is this member that is slow."""
     is_whole: bool = False
 
     def is_of(self, peer: str, generation: int, index: int, term: int) -> bool:
@@ -54,6 +56,8 @@ class _Fetch:
 class _Serving:
     pin: Pin
     asked_at: float
+    reading: set[tuple[int, int]] = field(default_factory=set)
+    """(link generation, offset) of the pieces that wait to be read: asked for again, they are sent once."""
 
 
 class Courier:
@@ -88,7 +92,7 @@ class Courier:
             return
         if fetch is None or not _is_same(fetch.offer, offer):
             self._begin(offer)
-        elif fetch.offer != offer or now - fetch.heard_at >= STALLED_S:
+        elif fetch.offer != offer or (now - fetch.heard_at >= STALLED_S and not fetch.writing):
             fetch.offer = offer
             self._resume(fetch)
 
@@ -140,12 +144,14 @@ class Courier:
             return
         fetch.heard_at = now
         if message.data:
+            fetch.writing += 1
             write = lambda: incoming.write(message.offset, message.data)  # noqa: E731 - one thought, two lines
             self._work(write, lambda received: self._written(fetch, received))
         else:
             self._give_up(fetch, "the leader does not have it any more")
 
     def _written(self, fetch: _Fetch, received: int | RaftosError) -> None:
+        fetch.writing -= 1
         if self._fetch is not fetch or fetch.is_whole:
             return
         if isinstance(received, RaftosError):
@@ -184,25 +190,32 @@ class Courier:
         self._now = now
         name = snapshot_name(message.index, message.index_term)
         try:
-            self._serve(peer, name)
+            serving = self._serve(peer, name)
         except RaftosError:
             data = b""
             self._send(
                 peer, generation, SnapshotPiece(message.index, message.index_term, message.offset, data)
             )
             return
-        self._work(
-            lambda: self._store.read(name, message.offset, self._piece_bytes),
-            lambda data: self._send_piece(peer, generation, message, data),
-        )
+        piece = (generation, message.offset)
+        if piece in serving.reading:
+            return
+        serving.reading.add(piece)
 
-    def _serve(self, peer: str, name: str) -> None:
+        def read(data: bytes | RaftosError) -> None:
+            serving.reading.discard(piece)
+            self._send_piece(peer, generation, message, data)
+
+        self._work(lambda: self._store.read(name, message.offset, self._piece_bytes), read)
+
+    def _serve(self, peer: str, name: str) -> _Serving:
         serving = self._serving.get(peer)
         if serving is None or serving.pin.stored.name != name:
             pin = self._store.pin(name)
             self._stop_serving(peer)
             serving = self._serving[peer] = _Serving(pin, self._now)
         serving.asked_at = self._now
+        return serving
 
     def _send_piece(
         self, peer: str, generation: int, message: SnapshotWanted, data: bytes | RaftosError

@@ -274,7 +274,7 @@ class Keeper:
             log.warning("the log is not trimmed for now", reason=str(durable_index))
             return
         tail_index = self._journal.index_before_bytes(self._policy.tail_bytes)
-        index = min(newest.header.index, durable_index, tail_index)
+        index = min(newest.header.index, durable_index, tail_index, self._journal.synced_index)
         needed = self.courier.needed_index()
         if needed is not None:
             index = min(index, needed)
@@ -302,4 +302,5 @@ class Keeper:
         elif self._replica.wants_snapshot(stored.header.index):
             self._world.exchange(path, stored)
             self._tell_replica(stored)
+            self._forget()
         self.courier.installed()

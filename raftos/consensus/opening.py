@@ -9,6 +9,7 @@ step that concerns two of them can be cut short, and is finished here:
 | a state before the journal's first entry  | it was not exchanged yet    | the snapshot replaces it |
 | a damaged state that came from a snapshot | a bad disk                  | the snapshot replaces it |
 | a state beyond the journal                | log entries are missing     | the start is refused     |
+| a damaged snapshot beyond the journal     | a bad disk                  | the start is refused     |
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from raftos.config import Config
 from raftos.consensus.configuration import Configuration, Peer
 from raftos.consensus.journal import FileStorage, Identity, Journal
 from raftos.consensus.keeper import extract
-from raftos.consensus.snapshots import SnapshotStore, Stored
+from raftos.consensus.snapshots import CorruptSnapshot, SnapshotFailed, SnapshotStore, Stored
 from raftos.errors import StartupError
 from raftos.state import place
 from raftos.state.machine import Machine
@@ -72,6 +73,7 @@ def open_member(
         log.error("a snapshot is damaged", name=name, reason=why)
     newest = snapshots.newest
     if newest is not None and _is_ahead(journal, newest):
+        _require_sound(snapshots, newest)
         _begin_after(journal, newest)
     machine = _open_machine(state, open_machine, snapshots)
     try:
@@ -101,6 +103,18 @@ def _is_ahead(journal: Journal, newest: Stored) -> bool:
     """Whether the journal does not contain, or have behind it, the entry the snapshot ends with."""
     index, term = newest.header.index, newest.header.term
     return index >= journal.first_index and journal.term_at(index) != term
+
+
+def _require_sound(snapshots: SnapshotStore, newest: Stored) -> None:
+    """Read all of it before the journal gives way to it: what that has may be all that is left."""
+    try:
+        for _ in snapshots.pieces(newest.name):
+            pass
+    except (CorruptSnapshot, SnapshotFailed) as error:
+        raise StartupError(
+            f"the snapshot {newest.name} has to be installed and is damaged: {error.message}; put a good "
+            "copy in its place, or remove it, and this member starts with what it has besides"
+        ) from error
 
 
 def _begin_after(journal: Journal, newest: Stored) -> None:

@@ -75,7 +75,8 @@ def test_an_answer_of_a_learner_elects_nobody_and_confirms_nothing() -> None:
     term = b.core.term
     b.elections._due = wire.now
     wire.tick("b")
-    b.received(wire.now, "d", b.core.links["d"], PreVoteAnswer(term + 1, True, term))
+    answer = PreVoteAnswer(term + 1, True, term, b.elections._question)
+    b.received(wire.now, "d", b.core.links["d"], answer)
     assert b.core.term == term
     b.core.engine.campaign(wire.now)
     b.received(wire.now, "d", b.core.links["d"], VoteGranted(term + 1))

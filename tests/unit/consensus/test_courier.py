@@ -245,3 +245,36 @@ def test_another_offer_while_the_disk_is_busy_leaves_nothing_open(pair: Pair) ->
     while pieces := pair.ask():
         pair.bring(pieces, peer="other")
     assert len(pair.follower.arrived) == 1
+
+
+def test_while_the_own_disk_is_busy_nothing_is_asked_for_again(pair: Pair) -> None:
+    """The thread may make a snapshot for a minute, and all that came meanwhile would be kept in memory."""
+    pair.offer()
+    pieces = pair.ask()
+    pair.follower.is_busy = True
+    pair.bring(pieces)
+    pair.now += 2 * STALLED_S
+    pair.offer()
+    assert not pair.follower.sent
+    pair.follower.is_busy = False
+    pair.follower._work(lambda: None, lambda _: None)
+    pair.carry()
+    assert pair.follower.arrived
+
+
+def test_what_a_busy_leader_is_asked_for_again_is_sent_once(pair: Pair) -> None:
+    """All of it at once would overflow the link, and that is closed then."""
+    pair.offer()
+    pair.leader.is_busy = True
+    pair.ask()
+    for _ in range(10):
+        pair.now += STALLED_S
+        pair.offer()
+        pair.ask()
+    pair.leader.is_busy = False
+    pair.leader._work(lambda: None, lambda _: None)
+    pieces = pair.leader.taken()
+    assert len(pieces) == PIECES_UNDER_WAY
+    pair.bring(pieces)
+    pair.carry()
+    assert pair.follower.arrived

@@ -7,17 +7,23 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any, Self
 
 import msgspec
 import pytest
 
 from raftos.config import Config
+from raftos.consensus.configuration import Configuration
 from raftos.consensus.driver import Driver
+from raftos.consensus.keeper import Keeper, Policy
+from raftos.consensus.messages import Message
+from raftos.consensus.replica import Replica
 from raftos.consensus.snapshots import SnapshotStore, Stored, read_header
 from raftos.consensus.worker import Worker
 from raftos.errors import NotReady, RaftosError
-from raftos.state.machine import CannotApply
+from raftos.state.machine import CannotApply, Machine
+from tests.unit.consensus import test_opening
 from tests.unit.consensus.test_driver import config, opened, puts
 
 KIB = 1024
@@ -218,3 +224,49 @@ def test_a_member_that_is_not_trusted_makes_no_snapshot_even_if_asked(tmp_path: 
             assert member.snapshots.newest is None
 
     run(scenario())
+
+
+class AtOnce:
+    """What a keeper needs done, done as it is asked for."""
+
+    def __init__(self, machine: Machine, replica: Replica) -> None:
+        self._machine, self._replica = machine, replica
+
+    def work(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        done(job())
+
+    def exchange(self, path: Path, stored: Stored) -> None:
+        self._machine.replace(path)
+        header = stored.header
+        self._replica.install(0.0, header.index, header.term, header.configuration, self._machine.time_ms)
+
+    def send(self, peer: str, generation: int, message: Message) -> None: ...
+
+    def remove_segments(self, names: list[str]) -> None: ...
+
+    def now(self) -> float:
+        return 0.0
+
+
+def test_who_installs_again_and_again_keeps_no_more_snapshots_than_it_should(tmp_path: Path) -> None:
+    """It may never get as far as making one of its own, and its disk would fill up."""
+    with test_opening.opened(tmp_path / "a") as parts:
+        replica = Replica(
+            member_id="a",
+            configuration=Configuration.of("abc"),
+            journal=parts.journal,
+            applied_index=0,
+            time_ms=0,
+            wall_ms=0,
+            now=0.0,
+            random=Random(0),
+        )
+        world = AtOnce(parts.machine, replica)
+        keeper = Keeper(world, parts.snapshots, parts.journal, parts.machine, replica, Policy(keep=2))
+        for count in (10, 20, 30, 40):
+            [file] = test_opening.giver(tmp_path / f"{count}", count).iterdir()
+            incoming = parts.snapshots.incoming(file.name, file.stat().st_size)
+            incoming.write(0, file.read_bytes())
+            keeper._arrived(incoming.complete())
+        assert parts.machine.applied_index == 41
+        assert [stored.header.index for stored in parts.snapshots.all()] == [41, 31]

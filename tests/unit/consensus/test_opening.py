@@ -238,3 +238,18 @@ def test_asked_twice_it_drops_nobody_more(tmp_path: Path) -> None:
     folder.mkdir()
     make_sole_voter(folder, config(folder))
     assert make_sole_voter(folder, config(folder)).dropped == ()
+
+
+def test_the_journal_does_not_give_way_to_a_damaged_snapshot(tmp_path: Path) -> None:
+    with opened(tmp_path / "a") as parts:
+        fill(parts, 5)
+    shutil.copytree(giver(tmp_path / "b"), tmp_path / "a" / "snapshots", dirs_exist_ok=True)
+    [file] = (tmp_path / "a" / "snapshots").iterdir()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(StartupError, match="is damaged"), opened(tmp_path / "a"):
+        pass
+    file.unlink()
+    with opened(tmp_path / "a") as parts:
+        assert parts.journal.last_index == parts.machine.applied_index == 6
