@@ -28,7 +28,8 @@ from raftos.errors import RaftosError
 PIECE_BYTES = 2**20
 PIECES_UNDER_WAY = 4
 STALLED_S = 1.0
-SERVING_S = 10.0
+SERVING_S = 60.0
+"""Longer than a follower takes to verify and extract a large one, during which it asks for nothing."""
 
 Work = Callable[[Callable[[], Any], Callable[[Any], None]], None]
 """`work(job, done)`: run `job` elsewhere, then `done` here with its value, or the RaftosError it raised."""

@@ -198,7 +198,12 @@ class Keeper:
         self._world.work(lambda: self._machine.copy_to(self._copy), self._copied)
 
     def _copied(self, copied: Copied | RaftosError) -> None:
+        trouble = self._replica.core.trouble
+        if trouble is not None:
+            # Since the copy was begun: what is in it may be wrong.
+            copied = NotReady(f"no snapshot of a member in trouble: {trouble}")
         if isinstance(copied, RaftosError):
+            self._world.work(self._remove_copy, lambda _: None)
             self._failed(copied)
             return
         term = self._journal.term_at(copied.applied_index)

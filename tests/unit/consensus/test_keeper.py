@@ -248,6 +248,21 @@ class AtOnce:
         return 0.0
 
 
+def test_a_snapshot_begun_before_the_state_was_found_wrong_is_not_kept(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Running(tmp_path) as member:
+            await member.write(5)
+            waiting = asyncio.ensure_future(member.driver.snapshot(time.monotonic() + 5))
+            await asyncio.sleep(0)
+            member.driver.distrust("its state is wrong")
+            with pytest.raises(NotReady, match="its state is wrong"):
+                await waiting
+            assert member.snapshots.newest is None
+            assert not (member.parts.machine.folder / "copy.sqlite3").exists()
+
+    run(scenario())
+
+
 def test_who_installs_again_and_again_keeps_no_more_snapshots_than_it_should(tmp_path: Path) -> None:
     """It may never get as far as making one of its own, and its disk would fill up."""
     with test_opening.opened(tmp_path / "a") as parts:
