@@ -258,7 +258,7 @@ def test_a_snapshot_begun_before_the_state_was_found_wrong_is_not_kept(tmp_path:
             with pytest.raises(NotReady, match="its state is wrong"):
                 await waiting
             assert member.snapshots.newest is None
-            assert not (member.parts.machine.folder / "copy.sqlite3").exists()
+            await member.until(lambda: not (member.parts.machine.folder / "copy.sqlite3").exists())
 
     run(scenario())
 
