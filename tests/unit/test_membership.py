@@ -16,6 +16,7 @@ from raftos.state.command import is_ok
 from raftos.state.domains import members
 from raftos.state.machine import Machine
 from tests.unit.api.harness import Api, run
+from tests.unit.enabling import enabled
 
 THREE = ["n1", "n2", "n3"]
 N4 = Join("id-n4", "n4", "127.0.0.1:4104", "http://127.0.0.1:4004")
@@ -139,7 +140,7 @@ def test_a_member_that_joins_votes_once_its_machine_is_there(tmp_path: Path) -> 
         service = await registered(api)
         await service.join(N4, soon())
         await service.join(Join("id-n5", "n5", "127.0.0.1:5", "", role="learner"), soon())
-        machines = [Machine(tmp_path / name) for name in ("n4", "n5")]
+        machines = [enabled(Machine(tmp_path / name)) for name in ("n4", "n5")]
         ports = [
             api.cluster.join(f"id-{name}", each) for name, each in zip(("n4", "n5"), machines, strict=True)
         ]

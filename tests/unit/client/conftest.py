@@ -17,6 +17,7 @@ from raftos.api.server import Server, listen
 from raftos.client import contexts
 from raftos.config import Config, Voter
 from raftos.consensus.memory import MemoryCluster
+from raftos.levels import LEVEL
 from raftos.member import Member
 from raftos.state.command import encode_request, new_request_id
 from raftos.state.domains.members import Register
@@ -85,7 +86,7 @@ async def _serve(path: Path, stack: AsyncExitStack, agreement: MemoryCluster) ->
 
 
 def _registration(voter: Voter) -> bytes:
-    command = Register(voter.id, voter.name, voter.endpoint, voter.peer_address, "0.1.0")
+    command = Register(voter.id, voter.name, voter.endpoint, voter.peer_address, "0.1.0", LEVEL)
     return encode_request(new_request_id(1), command)
 
 
