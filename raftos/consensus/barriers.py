@@ -81,10 +81,10 @@ class Barriers:
 
     def _pump_leader(self) -> None:
         core = self._core
-        if self._round is not None:
-            if core.now - self._round.sent_at >= core.timings.heartbeat_s:
-                self._send_round(self._round)
-        elif self._waiting and self._may_answer():
+        self._finish_if_confirmed()  # With fewer voters those who have confirmed may be a majority now.
+        if self._round is not None and core.now - self._round.sent_at >= core.timings.heartbeat_s:
+            self._send_round(self._round)
+        if self._round is None and self._waiting and self._may_answer():
             self._round_id += 1
             reads, self._waiting = self._waiting, []
             self._round = _Round(self._round_id, core.term, core.commit_index, reads, set(), core.now)

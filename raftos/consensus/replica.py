@@ -416,7 +416,8 @@ class Replica:
 
     def _knows_time(self) -> bool:
         """Not by the wall clock alone, as long as entries before this leader's first may have a stamp."""
-        return self._stamp_ms > 0 or self._journal.term_at(self.barriers.applied_index) == self.core.term
+        applied = self.barriers.applied_index
+        return self._stamp_ms > 0 or self._journal.term_at(applied) == self.core.term > 0
 
     @property
     def watching(self) -> bool:

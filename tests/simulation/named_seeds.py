@@ -32,4 +32,16 @@ NAMED_SEEDS = (
         3,
         "what a killed member had not synced is synced when it starts; if that fails, it starts again",
     ),
+    NamedSeed(
+        "a round while the members get fewer",
+        252,
+        3,
+        "whoever had confirmed was a majority once a member was removed, and nobody looked",
+    ),
+    NamedSeed(
+        "a failed disk that forgets a segment",
+        31,
+        5,
+        "a journal whose sync had failed was asked to remove what a snapshot has",
+    ),
 )

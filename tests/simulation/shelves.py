@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from raftos.consensus.core import Offer
+from raftos.consensus.journal import JournalFailed
 from raftos.consensus.keeper import Keeper, Policy
 from raftos.consensus.messages import Message, SnapshotPiece, SnapshotWanted
 from raftos.consensus.opening import Opened
@@ -105,7 +106,13 @@ class Shelf:
         journal = self._node.journal
         self._time.note("trim", self._node.name, journal.first_index)
         self._time.happened["logs trimmed"] += 1
-        self._node.later(0.01 * self._time.random.random(), lambda: journal.writer.remove(names))
+        self._node.later(0.01 * self._time.random.random(), lambda: self._remove(names))
+
+    def _remove(self, names: list[str]) -> None:
+        try:
+            self._node.journal.writer.remove(names)
+        except JournalFailed:
+            self._node.fail("failed sync")
 
     def exchange(self, path: Path, stored: Stored) -> None:
         node, header = self._node, stored.header
