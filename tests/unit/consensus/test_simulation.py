@@ -140,7 +140,7 @@ def test_every_rule_is_shown_to_be_needed() -> None:
 )
 def test_a_care_that_is_missing_is_found_by_its_own_check(name: str, said: str) -> None:
     """Events, chat and locks: each check is shown to be able to fail."""
-    run = simulation("--seeds", "12", "--without", name)
+    run = simulation("--seeds", "24", "--without", name)
     assert run.returncode == 1, run.stdout + run.stderr
     assert re.search(said, run.stdout), run.stdout
 
