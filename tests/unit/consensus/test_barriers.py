@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from raftos.consensus.configuration import Remove
 from raftos.consensus.messages import Append, BarrierAsked, Confirm, Confirmed
 from raftos.errors import NoQuorum
 from tests.unit.consensus.wire import Frame, Wire
@@ -184,3 +185,13 @@ def test_a_question_that_the_leader_could_not_confirm_in_time_does_not_end_all_r
     read = wire.read("b")
     wire.pass_time(0.5)
     assert wire.ended[read] == wire["b"].core.commit_index
+
+
+def test_a_round_ends_when_those_who_have_confirmed_are_a_majority_of_fewer_voters() -> None:
+    """Nobody else has to say anything, and the reads that came later begin theirs at once."""
+    wire = Wire(2)
+    wire.elect("a")
+    first, second = wire.read("a"), wire.read("a")
+    assert not wire.ended.keys() & {first, second}
+    wire.change("a", Remove("b"))
+    assert {first, second} <= wire.ended.keys()
