@@ -9,7 +9,10 @@ stopped, and its disk sets the pace: a few pieces are under way at a time.
     fetching | verifying --(damaged, disk full, gone at the leader)--> nothing, until it is offered again
 
 A leader remembers who fetches what only to keep that file, and the log after it, until nothing was asked
-for during SERVING_S. Files are touched by `work` alone, which runs jobs in order, elsewhere.
+for during SERVING_S. Whoever begins anew after all of it was sent may have got it damaged because it is
+damaged here: so it is verified first, and discarded if that is true.
+
+Files are touched by `work` alone, which runs jobs in order, elsewhere.
 """
 
 from __future__ import annotations
@@ -59,6 +62,8 @@ class _Serving:
     asked_at: float
     reading: set[tuple[int, int]] = field(default_factory=set)
     """(link generation, offset) of the pieces that wait to be read: asked for again, they are sent once."""
+    is_sent: bool = False
+    """All of it was sent once."""
 
 
 class Courier:
@@ -70,14 +75,19 @@ class Courier:
         send: Callable[[str, int, Message], None],
         work: Work,
         arrived: Callable[[Stored], None],
+        lost: Callable[[], None],
         *,
         piece_bytes: int = PIECE_BYTES,
     ) -> None:
-        """`arrived` is called with a snapshot that is whole and durable; answer with `installed`."""
+        """`arrived` is called with a snapshot that is whole and durable; answer with `installed`.
+
+        `lost` is called when one was found damaged, and is not kept any more.
+        """
         self._store = store
         self._send = send
         self._work = work
         self._arrived = arrived
+        self._lost = lost
         self._piece_bytes = piece_bytes
         self._fetch: _Fetch | None = None
         self._serving: dict[str, _Serving] = {}
@@ -202,12 +212,24 @@ class Courier:
         if piece in serving.reading:
             return
         serving.reading.add(piece)
+        is_doubtful = serving.is_sent and message.offset == 0
 
-        def read(data: bytes | RaftosError) -> None:
+        def read() -> bytes:
+            if is_doubtful:
+                self._store.check(name)
+            return self._store.read(name, message.offset, self._piece_bytes)
+
+        def send(data: bytes | RaftosError) -> None:
             serving.reading.discard(piece)
-            self._send_piece(peer, generation, message, data)
+            if isinstance(data, RaftosError):
+                self._discard(name, data)
+                data = b""
+            serving.is_sent = message.offset + len(data) >= serving.pin.stored.size_bytes
+            self._send(
+                peer, generation, SnapshotPiece(message.index, message.index_term, message.offset, data)
+            )
 
-        self._work(lambda: self._store.read(name, message.offset, self._piece_bytes), read)
+        self._work(read, send)
 
     def _serve(self, peer: str, name: str) -> _Serving:
         serving = self._serving.get(peer)
@@ -218,13 +240,18 @@ class Courier:
         serving.asked_at = self._now
         return serving
 
-    def _send_piece(
-        self, peer: str, generation: int, message: SnapshotWanted, data: bytes | RaftosError
-    ) -> None:
-        if isinstance(data, RaftosError):
-            log.error("a snapshot cannot be read", index=message.index, reason=data.message)
-            data = b""
-        self._send(peer, generation, SnapshotPiece(message.index, message.index_term, message.offset, data))
+    def _discard(self, name: str, why: RaftosError) -> None:
+        """Nobody can be sent it: it would be fetched in vain for ever."""
+        log.error("a snapshot is damaged, and another one made", snapshot=name, reason=why.message)
+        for peer in [peer for peer, each in self._serving.items() if each.pin.stored.name == name]:
+            self._stop_serving(peer)
+        self._work(lambda: self._store.discard(name), self._discarded)
+
+    def _discarded(self, failure: RaftosError | None) -> None:
+        if failure is None:
+            self._lost()
+        else:
+            log.warning("the damaged snapshot stays for now", reason=failure.message)
 
     def _stop_serving(self, peer: str) -> None:
         serving = self._serving.pop(peer, None)

@@ -125,7 +125,9 @@ class Keeper:
         version: str = "",
         piece_bytes: int = PIECE_BYTES,
     ) -> None:
-        self.courier = Courier(snapshots, world.send, world.work, self._arrived, piece_bytes=piece_bytes)
+        self.courier = Courier(
+            snapshots, world.send, world.work, self._arrived, self._lost, piece_bytes=piece_bytes
+        )
         self._world = world
         self._snapshots = snapshots
         self._journal = journal
@@ -262,6 +264,14 @@ class Keeper:
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.done(why)
+
+    def _lost(self) -> None:
+        """One is gone that others may need: another takes its place now, and not when the log has grown."""
+        self._replica.snapshot_lost(self._world.now())
+        if self._snapshots.newest is not None:
+            self._tell_replica(self._snapshots.newest)
+        if not self._making:
+            self._make()
 
     # Forgetting what it contains.
 

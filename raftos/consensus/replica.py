@@ -212,6 +212,11 @@ class Replica:
         if self.core.snapshot is None or index > self.core.snapshot[0]:
             self.core.snapshot = (index, term, size_bytes)
 
+    def snapshot_lost(self, now: float) -> None:
+        """The snapshot that this member offers is gone; `snapshot_made` tells of another, if there is one."""
+        self.core.now = now
+        self.core.snapshot = None
+
     def wants_snapshot(self, index: int) -> bool:
         """Whether a snapshot that ends at `index` is ahead of what this member knows to be agreed on."""
         return index > self.core.engine.commit_index and not self.core.is_leader

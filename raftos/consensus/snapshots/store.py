@@ -12,10 +12,10 @@ named in `damaged`, for the log; it goes when a newer snapshot has taken its pla
 An index has one term, so two snapshots of one index have one name and hold the same state. `write` returns
 the one that is there; a received one takes its place, unless that is pinned.
 
-`write`, `keep`, `discard`, `Incoming.complete` and reading `pieces` take long and belong on a thread; the
-rest may be called on the event loop meanwhile. What is pinned is never removed, and every read pins for as
-long as it takes: a descriptor is never closed under a reader. All changes of what is kept happen under one
-lock, which nobody holds while writing or syncing content.
+`write`, `keep`, `check`, `discard`, `Incoming.complete` and reading `pieces` take long and belong on a
+thread; the rest may be called on the event loop meanwhile. What is pinned is never removed, and every read
+pins for as long as it takes: a descriptor is never closed under a reader. All changes of what is kept happen
+under one lock, which nobody holds while writing or syncing content.
 """
 
 from __future__ import annotations
@@ -201,6 +201,11 @@ class SnapshotStore:
                 yield from decoder.chunks()
             except OSError as error:
                 raise SnapshotFailed(f"cannot read the snapshot {name}: {error}; check the disk") from error
+
+    def check(self, name: str) -> None:
+        """Read all of it. Raises CorruptSnapshot and SnapshotFailed, if it cannot be used."""
+        for _ in self.pieces(name):
+            pass
 
     # Writing.
 

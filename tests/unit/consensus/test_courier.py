@@ -32,11 +32,19 @@ class End:
         self.store = SnapshotStore(self.storage, "c")
         self.sent: list[Message] = []
         self.arrived: list[Stored] = []
+        self.lost = 0
         self.jobs: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
         self.is_busy = False
         self.courier = Courier(
-            self.store, self._send, self._work, self.arrived.append, piece_bytes=PIECE_BYTES
+            self.store, self._send, self._work, self.arrived.append, self._lose, piece_bytes=PIECE_BYTES
         )
+
+    def _lose(self) -> None:
+        self.lost += 1
+
+    def flip_bit(self, name: str, offset: int) -> None:
+        [byte] = self.storage.read(name, offset, 1)
+        self.storage.write(name, offset, bytes([byte ^ 1]))
 
     def _send(self, peer: str, generation: int, message: Message) -> None:
         assert (peer, generation) in {("leader", 1), ("leader", 2), ("other", 1), ("follower", 1)}
@@ -179,6 +187,43 @@ def test_a_flipped_bit_on_the_way_is_found_and_all_of_it_fetched_again(pair: Pai
     pair.offer()
     pair.carry()
     assert pair.follower.arrived
+
+
+def test_one_that_is_damaged_at_the_leader_is_found_out_and_discarded(pair: Pair) -> None:
+    """When it is wanted again: it would be fetched in vain for ever, by everybody."""
+    pair.leader.flip_bit(pair.stored.name, pair.stored.size_bytes // 2)
+    pair.offer()
+    assert pair.carry() > 1
+    assert (pair.follower.arrived, pair.leader.lost) == ([], 0)
+    pair.offer()
+    pair.carry()
+    assert (pair.follower.arrived, pair.leader.lost) == ([], 1)
+    assert pair.leader.store.newest is None
+    pair.stored = pair.leader.store.write(header(), [RAW])
+    pair.offer()
+    pair.carry()
+    assert pair.follower.arrived
+
+
+def test_a_sound_one_that_is_wanted_again_is_sent_again(pair: Pair) -> None:
+    for _ in range(3):
+        pair.offer()
+        pair.carry()
+        pair.follower.courier.installed()
+    assert (len(pair.follower.arrived), pair.leader.lost) == (3, 0)
+
+
+def test_a_damaged_one_that_somebody_holds_stays_until_it_is_wanted_later(pair: Pair) -> None:
+    pair.leader.flip_bit(pair.stored.name, pair.stored.size_bytes // 2)
+    with pair.leader.store.pin(pair.stored.name):
+        for _ in range(2):
+            pair.offer()
+            pair.carry()
+        assert (pair.leader.lost, pair.leader.store.newest) == (0, pair.stored)
+    for _ in range(2):
+        pair.offer()
+        pair.carry()
+    assert (pair.leader.lost, pair.leader.store.newest) == (1, None)
 
 
 def test_a_full_disk_ends_it_until_the_next_offer(pair: Pair) -> None:

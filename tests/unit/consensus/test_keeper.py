@@ -17,7 +17,7 @@ from raftos.config import Config
 from raftos.consensus.configuration import Configuration
 from raftos.consensus.driver import Driver
 from raftos.consensus.keeper import Keeper, Policy
-from raftos.consensus.messages import Message
+from raftos.consensus.messages import Message, SnapshotWanted
 from raftos.consensus.replica import Replica
 from raftos.consensus.snapshots import SnapshotStore, Stored, read_header
 from raftos.consensus.worker import Worker
@@ -285,3 +285,28 @@ def test_who_installs_again_and_again_keeps_no_more_snapshots_than_it_should(tmp
             keeper._arrived(incoming.complete())
         assert parts.machine.applied_index == 41
         assert [stored.header.index for stored in parts.snapshots.all()] == [41, 31]
+
+
+def test_a_damaged_snapshot_is_replaced_at_once(tmp_path: Path) -> None:
+    """The log has not grown, so that otherwise none would be made for long."""
+
+    async def scenario() -> None:
+        async with Running(tmp_path, snapshot_log_bytes=2**30) as member:
+            await member.write(5)
+            made = await member.driver.snapshot(time.monotonic() + 5)
+            made.__exit__(None, None, None)
+            [file] = (member.folder / "snapshots").glob("*.snapshot")
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content)
+            newest = member.snapshots.newest
+            assert newest is not None
+            wanted = SnapshotWanted(newest.header.index, newest.header.term, 0)
+            keeper = member.driver._keeper
+            keeper.received("b", 1, wanted)
+            await member.until(lambda: keeper.courier._serving["b"].is_sent)
+            keeper.received("b", 1, wanted)
+            await member.until(lambda: member.snapshots.newest not in {None, newest})
+            member.snapshots.check(file.name)
+
+    run(scenario())
