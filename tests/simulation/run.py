@@ -174,7 +174,7 @@ def _faulty_time(world: World, users: Users, plan: Plan) -> None:
     world.heal()
     world.run_until(lambda: _is_settled(world), RECOVERY_S, "all members being those of one configuration")
     for watcher in users.watchers:
-        watcher.calm = True
+        watcher.calm_down()
     world.run(1.0)
     for caller in users.callers:
         caller.stopped = True

@@ -42,7 +42,6 @@ class Watcher:
         self.stale = stale
         self.rest_s = rest_s
         self.calm = False
-        """It stays where it is, until the member ends the stream."""
         self.visits = self.told = self.came_late = 0
         self._since = since
         self._position: int | None = None
@@ -64,8 +63,15 @@ class Watcher:
             return self._position
         return self._since
 
+    def calm_down(self) -> None:
+        """From now on it stays where it is, until the member ends the stream; if it rests, it wakes up."""
+        self.calm = True
+        self.go()
+
     def go(self) -> None:
-        """Visit some member."""
+        """Visit some member, if it does not already."""
+        if self._stream is not None:
+            return
         world = self.world
         member = world.random.choice(world.names)
         since = self._since if self._position is None else self._position
