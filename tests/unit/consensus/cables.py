@@ -20,6 +20,8 @@ class Cable:
         self._whole = asyncio.Event()
         self._whole.set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        """Of both ends: a task that is cancelled before it begins closes nothing."""
 
     def cut(self) -> None:
         self._whole.clear()
@@ -28,13 +30,16 @@ class Cable:
         self._whole.set()
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         try:
             await self._whole.wait()
             host, port = self.leads_to.split(":")
             far_reader, far_writer = await asyncio.open_connection(host, int(port), limit=READ_BYTES)
         except (OSError, ValueError):
             writer.transport.abort()
+            self._writers.discard(writer)
             return
+        self._writers.add(far_writer)
         there = asyncio.create_task(self._carry(reader, far_writer))
         back = asyncio.create_task(self._carry(far_reader, writer))
         for task in (there, back):
@@ -53,12 +58,17 @@ class Cable:
             pass  # An aborted connection is an end like any other; it is passed on below.
         finally:
             writer.transport.abort()
+            self._writers.discard(writer)
 
     async def close(self) -> None:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # What was accepted a moment ago is known now.
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
 
 
 @asynccontextmanager

@@ -342,12 +342,14 @@ def test_a_member_of_the_previous_version_is_dialled(run: Run) -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             old = Stranger(reader, writer)
             handshake = previous.Accepting(previous.Identity("b", "cluster", SECRET), {"a": 0}.get)
-            old.say(handshake.receive(await old.hear()))
-            old.say(handshake.receive(await old.hear()))
-            heard.append(await old.hear())
-            old.say(b"from the past")
-            assert await old.is_closed()
-            writer.transport.abort()
+            try:
+                old.say(handshake.receive(await old.hear()))
+                old.say(handshake.receive(await old.hear()))
+                heard.append(await old.hear())
+                old.say(b"from the past")
+                assert await old.is_closed()
+            finally:
+                writer.transport.abort()
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         address = "{}:{}".format(*server.sockets[0].getsockname())
