@@ -208,12 +208,16 @@ def test_files_are_completed_where_a_file_is_meant(environment: dict[str, str], 
 
 def test_history_is_kept_for_this_user_alone(environment: dict[str, str], home: Path) -> None:
     """The next shell knows the lines of the last one, but none that began with a space."""
-    for typed, expected in ((" kv put secret 1\rversion\r", "raftos 0."), ("\x1b[A", "test> version")):
+    first = (" kv put secret 1\rversion\r", "raftos 0.", "test>")
+    for typed, expected, last in (first, ("\x1b[A", "version", "test> version")):
         with Terminal([*RAFTOS, "shell"], environment) as prompt:
             prompt.wait_for("test>")
             prompt.type(typed)
             prompt.wait_for(expected)
-            prompt.type(CTRL_C + CTRL_D)
+            prompts = prompt.wait_for_end(last).count("test>")
+            prompt.type(CTRL_C)
+            prompt.wait_for("test>", prompts + 1)
+            prompt.type(CTRL_D)
             prompt.end()
     file = home / "shell_history"
     assert file.stat().st_mode & 0o777 == 0o600
