@@ -23,8 +23,9 @@ import asyncio
 import os
 import signal
 from asyncio.subprocess import Process
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Self
 
 from raftos.client.aio import AsyncClient
 from raftos.client.lock import AsyncLock
@@ -65,12 +66,13 @@ def hold(
 
 async def _run(held: AsyncLock, words: Sequence[str], run: Invocation) -> int:
     tenure = {"RAFTOS_LOCK_NAME": held.name, "RAFTOS_LOCK_TOKEN": str(held.token)}
-    try:
-        command = await asyncio.create_subprocess_exec(*words, env=os.environ | tenure)
-    except OSError as error:
-        run.report(RaftosError(f"{words[0]!r} cannot be run: {error.strerror or error}"))
-        return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
-    with _signals_go_to(command):
+    with _Signals() as signals:
+        try:
+            command = await asyncio.create_subprocess_exec(*words, env=os.environ | tenure)
+        except OSError as error:
+            run.report(RaftosError(f"{words[0]!r} cannot be run: {error.strerror or error}"))
+            return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+        signals.go_to(command)
         reason = await _until_either(command, held)
         if reason is None:
             assert command.returncode is not None
@@ -103,23 +105,38 @@ async def _end(command: Process) -> None:
         await command.wait()
 
 
-@contextmanager
-def _signals_go_to(command: Process) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    for number in FORWARDED:
-        loop.add_signal_handler(number, _forward, command, number)
-    try:
-        yield
-    finally:
+class _Signals:
+    """Within the block signals go to the command, also those that come while it is being started.
+
+    This process would end by them otherwise, and leave the command running without its lock.
+    """
+
+    def __init__(self) -> None:
+        self._command: Process | None = None
+        self._early: list[signal.Signals] = []
+
+    def __enter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        for number in FORWARDED:
+            loop.add_signal_handler(number, self._came, number)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        loop = asyncio.get_running_loop()
         for number in FORWARDED:
             loop.remove_signal_handler(number)
 
+    def go_to(self, command: Process) -> None:
+        self._command = command
+        for number in self._early:
+            self._came(number)
 
-def _forward(command: Process, number: signal.Signals) -> None:
-    if number in FROM_TERMINAL and _is_foreground():
-        return
-    with suppress(ProcessLookupError):
-        command.send_signal(number)
+    def _came(self, number: signal.Signals) -> None:
+        if self._command is None:
+            self._early.append(number)
+        elif number not in FROM_TERMINAL or not _is_foreground():
+            with suppress(ProcessLookupError):
+                self._command.send_signal(number)
 
 
 def _is_foreground() -> bool:

@@ -261,6 +261,15 @@ def test_a_lock_that_is_not_to_be_had_runs_no_command(shared: Cluster, tmp_path:
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_signal_that_comes_while_the_command_is_being_started_goes_to_it(shared: Cluster) -> None:
+    """It is the command's first act to send one; left alone, it would run on without its lock."""
+    script = "trap 'echo told; exit 3' TERM; kill -TERM $PPID; sleep 1; echo untold"
+    process = started(shared, RAFTOS, "lock", "acquire", "job", "--", "sh", "-c", script)
+    with ended(process):
+        assert line_of(process) == "told"
+        assert process.wait(20) == 3
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_go_to_the_command_and_the_lock_stays_until_it_has_ended(
     shared: Cluster, number: signal.Signals
