@@ -27,6 +27,14 @@ def test_the_reference_is_what_the_program_says(page: str) -> None:
     assert (DOCS / page).read_text(encoding="utf-8") == generate.whole(page)
 
 
+@pytest.mark.parametrize("page", generate.PAGES)
+def test_nothing_is_described_twice(page: str) -> None:
+    """Of two sections for one command, the older would say what is not true any more."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    titles = re.findall(r"^#{2,3} .+$", text, re.MULTILINE)
+    assert [title for title in sorted(set(titles)) if titles.count(title) > 1] == []
+
+
 COMMANDS = dict(generate.commands(root))
 
 
