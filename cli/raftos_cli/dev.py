@@ -76,7 +76,9 @@ number_argument = click.argument("number", metavar="N", type=Number(), shell_com
         raftos dev start --port 4001      APIs at 4001, 4002, 4003
     """,
 )
-@click.option("--nodes", type=WholeNumber(1, MOST_MEMBERS), metavar="N", help="Its size.  [default: 3]")
+@click.option(
+    "--nodes", type=WholeNumber(1, MOST_MEMBERS), metavar="N", help="How many members.  [default: 3]"
+)
 @click.option("--detach", is_flag=True, help="Return once the cluster takes writes.")
 @click.option("--data-dir", metavar="D", type=click.Path(path_type=Path), help="Where it keeps everything.")
 @click.option(
@@ -337,7 +339,7 @@ def prepare(directory: Path, size: int | None, *, fresh: bool) -> DevCluster:
     from raftos_cli.devcluster import DevCluster
 
     try:
-        cluster = DevCluster.open(directory)
+        cluster = DevCluster.open(directory, half_made=fresh)
     except NotFound:
         return DevCluster.create(directory, size or 3)
     _refuse_living(cluster)

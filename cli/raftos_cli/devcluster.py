@@ -84,6 +84,8 @@ class Record(msgspec.Struct):
     format: int = FORMAT
     left: list[str] = []
     """The folders of members that were removed."""
+    restoring: bool = False
+    """Not every member has been given the state of the snapshot it is to begin with."""
 
 
 class DevCluster:
@@ -95,20 +97,23 @@ class DevCluster:
         self._children: list[subprocess.Popen[bytes]] = []
 
     @classmethod
-    def create(cls, directory: Path, size: int) -> DevCluster:
+    def create(cls, directory: Path, size: int, *, restoring: bool = False) -> DevCluster:
         """A new cluster of `size` members in an empty or missing directory. Raises InvalidInput."""
         make_private_directory(directory)
         if any(directory.iterdir()):
             raise InvalidInput(f"{directory} is not empty and holds no dev cluster; name another directory")
         members = [Member(secrets.token_hex(8), f"n{number}", 0, 0) for number in range(1, size + 1)]
-        cluster = cls(directory, Record("dev", str(uuid.uuid4()), members))
+        cluster = cls(directory, Record("dev", str(uuid.uuid4()), members, restoring=restoring))
         write_private(cluster.secret_file, secrets.token_hex(32))
         cluster.save()
         return cluster
 
     @classmethod
-    def open(cls, directory: Path) -> DevCluster:
-        """The cluster recorded in a directory. Raises NotFound, or InvalidInput for a damaged record."""
+    def open(cls, directory: Path, *, half_made: bool = False) -> DevCluster:
+        """The cluster recorded in a directory; only `half_made` also one that is still being restored.
+
+        Raises NotFound, Conflict for a half made one, InvalidInput for a damaged record.
+        """
         file = directory / RECORD
         try:
             record = msgspec.json.decode(file.read_bytes(), type=Record)
@@ -120,6 +125,11 @@ class DevCluster:
             raise InvalidInput(
                 f"{file} was written by another version of raftos; use that version, or --fresh"
             )
+        if record.restoring and not half_made:
+            raise Conflict(
+                f"restoring a snapshot into {directory} was interrupted; "
+                f"`raftos snapshot restore FILE --data-dir {directory}` begins it again"
+            )
         return cls(directory, record)
 
     @property
@@ -128,7 +138,7 @@ class DevCluster:
 
     @property
     def endpoints(self) -> list[str]:
-        return [member.endpoint for member in self.members]
+        return [member.endpoint for member in self.active]
 
     @property
     def secret_file(self) -> Path:

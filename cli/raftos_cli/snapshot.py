@@ -13,6 +13,7 @@ import click
 
 from raftos.errors import RaftosError
 from raftos_cli.base import Group, Invocation, WholeNumber, pass_invocation
+from raftos_cli.dev import MOST_MEMBERS
 from raftos_cli.following import timestamp
 from raftos_cli.output import cell
 
@@ -89,7 +90,9 @@ def inspect(run: Invocation, file: Path) -> None:
     """,
 )
 @file_argument
-@click.option("--nodes", type=WholeNumber(1, 9), metavar="N", help="Its size.  [default: 3]")
+@click.option(
+    "--nodes", type=WholeNumber(1, MOST_MEMBERS), metavar="N", help="How many members.  [default: 3]"
+)
 @click.option("--data-dir", metavar="D", type=click.Path(path_type=Path), help="Where it keeps everything.")
 @click.option("--detach", is_flag=True, help="Return once the cluster takes writes.")
 @click.option(

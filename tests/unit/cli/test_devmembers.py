@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from raftos_cli.dev import prepare
 from raftos_cli.devcluster import DevCluster
 from tests.unit.cli.conftest import Raftos
 
@@ -43,6 +44,19 @@ def test_nobody_agrees_while_nobody_runs(raftos: Raftos, stopped: DevCluster, ve
     assert (stopped.directory / "cluster.json").read_bytes() == before
     assert not (stopped.directory / "n1" / "joining.json").exists()
     assert not (stopped.directory / "n4").exists()
+
+
+def test_a_cluster_that_is_half_restored_is_not_started(raftos: Raftos, home: Path, tmp_path: Path) -> None:
+    """Some members would begin with the state, others without; restoring again, or --fresh, begins anew."""
+    directory = home / "dev" / "data"
+    half = DevCluster.create(directory, 3, restoring=True)
+    half.assign_ports(None)
+    refused = raftos("dev", "start", "--detach")
+    assert (refused.exit_code, "snapshot restore" in refused.stderr) == (4, True)
+    assert raftos("snapshot", "restore", str(tmp_path / "missing")).exit_code == 2
+    assert not directory.exists()
+    DevCluster.create(directory, 3, restoring=True)
+    assert prepare(directory, None, fresh=True).record.restoring is False
 
 
 def test_agents_come_with_tasks(raftos: Raftos, stopped: DevCluster) -> None:
@@ -97,4 +111,9 @@ def test_a_snapshot_is_not_restored_over_something(
     done = raftos("snapshot", "restore", str(tmp_path / "missing"))
     assert done.exit_code == 2
     assert "not empty" in done.stderr
+    assert "--purge" in done.stderr
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.jpg").touch()
+    elsewhere = raftos("snapshot", "restore", "missing", "--data-dir", str(tmp_path / "photos"))
+    assert (elsewhere.exit_code, "--purge" in elsewhere.stderr) == (2, False)
     assert raftos("snapshot", "restore", "x", "--config", "y", "--detach").exit_code == 2
