@@ -7,6 +7,9 @@ started; one whose joining was interrupted is finished by the next `add` (`joini
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING
 
 import click
@@ -15,7 +18,7 @@ from raftos.errors import Conflict, InvalidInput, NotReady, Unavailable
 from raftos_cli.asking import confirm, yes_option
 from raftos_cli.base import Command, Invocation, pass_invocation
 from raftos_cli.dev import MOST_MEMBERS, current, exclusively, number_argument, show, tell
-from raftos_cli.joining import Home, Role
+from raftos_cli.joining import Home, Role, give_up
 
 if TYPE_CHECKING:
     from raftos.client import Client
@@ -47,8 +50,12 @@ def add(run: Invocation, learner: bool, agent: bool) -> None:
     with exclusively():
         cluster = current()
         refuse_stopped(cluster)
-        member = _unfinished(cluster) or _begun(cluster, "learner" if learner else "voter")
-        caught_up = bring_in(cluster, member, run.chosen_timeout_s or JOIN_TIMEOUT_S)
+        with client_of(cluster, None, run.timeout_s) as client:
+            member = _unfinished(cluster) or _begun(cluster, client, "learner" if learner else "voter")
+        try:
+            caught_up = bring_in(cluster, member, run.chosen_timeout_s or JOIN_TIMEOUT_S)
+        finally:
+            _forget_refused(cluster, member)
     show(run, cluster)
     run.output.say(_arrival(member, caught_up=caught_up))
 
@@ -63,9 +70,10 @@ def add(run: Invocation, learner: bool, agent: bool) -> None:
 )
 @number_argument
 @yes_option
+@click.option("--force", is_flag=True, help="Also where no other member could fail then.")
 @purge_option
 @pass_invocation
-def remove(run: Invocation, number: int, yes: bool, purge: bool) -> None:
+def remove(run: Invocation, number: int, yes: bool, force: bool, purge: bool) -> None:
     """Remove member N from the cluster for good, and end its process.
 
     A leader hands over first. Its data is kept beside the others, unless --purge.
@@ -78,12 +86,22 @@ def remove(run: Invocation, number: int, yes: bool, purge: bool) -> None:
         if not cluster.is_removed(member):
             refuse_stopped(cluster)
             with client_of(cluster, member, run.timeout_s) as client:
-                client.members.remove(member.id)
+                _let_go(cluster, client, member, force=force)
         cluster.stop([member])
         cluster.leave(member, purge=purge)
         _refresh(cluster)
     show(run, cluster)
     run.output.say(f"{member.name} is removed; its data is {'deleted' if purge else 'kept'}.")
+
+
+def _let_go(cluster: DevCluster, client: Client, member: Member, *, force: bool) -> None:
+    """Have it removed, and also whom it was about to become; the cluster may never have heard of either."""
+    plan = home_of(cluster, member.name).plan()
+    if plan is None:
+        client.members.remove(member.id, force=force)
+        return
+    for member_id in dict.fromkeys((member.id, plan.id)):
+        give_up(client, member_id)
 
 
 @click.command(
@@ -96,21 +114,29 @@ def remove(run: Invocation, number: int, yes: bool, purge: bool) -> None:
 )
 @number_argument
 @click.option("--learner", is_flag=True, help="Let it follow without a vote.")
+@yes_option
 @purge_option
 @pass_invocation
-def rejoin(run: Invocation, number: int, learner: bool, purge: bool) -> None:
+def rejoin(run: Invocation, number: int, learner: bool, yes: bool, purge: bool) -> None:
     """Let member N join anew, under a new id and with empty data.
 
     For one whose data is lost or damaged, or that was removed. Its name stays; its old data is moved aside.
+    Where the others do not agree, nothing is changed.
     """
+    cluster = current()
+    if cluster.process(member := cluster.member(number)) is not None:
+        confirm(f"{member.name} runs; give its data up?", yes=yes)
     with exclusively():
         cluster = current()
         member = cluster.member(number)
         refuse_stopped(cluster, but=member)
+        home = home_of(cluster, member.name)
+        if home.plan() is None:
+            with client_of(cluster, member, run.timeout_s) as client:
+                give_up(client, member.id)
+            cluster.stop([member])
+            home.begin(member.name, "learner" if learner else "voter", replaces=member.id, purge=purge)
         cluster.stop([member])
-        if home_of(cluster, member.name).plan() is None:
-            role: Role = "learner" if learner else "voter"
-            home_of(cluster, member.name).begin(member.name, role, replaces=member.id, purge=purge)
         caught_up = bring_in(cluster, member, run.chosen_timeout_s or JOIN_TIMEOUT_S)
     show(run, cluster)
     run.output.say(_arrival(member, caught_up=caught_up))
@@ -139,8 +165,8 @@ def recover(run: Invocation, number: int, answer: str | None) -> None:
         cluster = current()
         member = cluster.member(number)
         _refuse_majority(cluster, member)
-        cluster.stop([member])
-        recovered(cluster.config_file(member), answer)
+        with _stopped(cluster, member):
+            recovered(cluster.config_file(member), answer)
         for other in cluster.members:
             other.removed = other is not member
         cluster.save()
@@ -148,6 +174,19 @@ def recover(run: Invocation, number: int, answer: str | None) -> None:
         cluster.spawn(member)
         devstart.wait_until_back(cluster, member, run.timeout_s)
     tell(run, cluster, member, f"{member.name} goes on alone; `raftos dev rejoin N` brings the others back.")
+
+
+@contextmanager
+def _stopped(cluster: DevCluster, member: Member) -> Iterator[None]:
+    """Its daemon is stopped meanwhile; where that leads to nothing, it runs again."""
+    ran = cluster.process(member) is not None
+    cluster.stop([member])
+    try:
+        yield
+    except BaseException:  # Also where the person at the terminal thought better of it.
+        if ran:
+            cluster.spawn(member)
+        raise
 
 
 def _refuse_majority(cluster: DevCluster, member: Member) -> None:
@@ -173,7 +212,14 @@ def _unfinished(cluster: DevCluster) -> Member | None:
     return next((member for member in cluster.members if cluster.is_joining(member)), None)
 
 
-def _begun(cluster: DevCluster, role: Role) -> Member:
+def _forget_refused(cluster: DevCluster, member: Member) -> None:
+    """Take a member off the record again that the cluster did not let in."""
+    home = home_of(cluster, member.name)
+    if home.plan() is None and not home.config_file.exists():
+        cluster.leave(member, purge=True)
+
+
+def _begun(cluster: DevCluster, client: Client, role: Role) -> Member:
     """A new member, on record. Raises Conflict where there are as many as a local cluster may have."""
     from raftos_cli.devcluster import Member
 
@@ -181,7 +227,9 @@ def _begun(cluster: DevCluster, role: Role) -> Member:
         raise Conflict(
             f"a local cluster has at most {MOST_MEMBERS} members; remove one with `raftos dev remove N`"
         )
-    name = f"n{max(member.number for member in cluster.members) + 1}"
+    taken = {each.name for each in client.members.show().items}
+    first = max(member.number for member in cluster.members) + 1
+    name = next(name for number in count(first) if (name := f"n{number}") not in taken)
     home = home_of(cluster, name)
     plan = home.plan() or home.begin(name, role)
     member = Member(plan.id, name, plan.api_port, plan.peer_port, joined=True)
@@ -204,6 +252,7 @@ def bring_in(cluster: DevCluster, member: Member, timeout_s: float) -> bool:
         member.api_port = int(config.api_address.rpartition(":")[2])
         member.peer_port = int(config.peer_address.rpartition(":")[2])
         cluster.enter(member)
+        home.settle()
         _refresh(cluster)
         if cluster.process(member) is None:
             cluster.spawn(member)
@@ -233,12 +282,12 @@ def _arrival(member: Member, *, caught_up: bool) -> str:
     return f"{member.name} {said}."
 
 
-def client_of(cluster: DevCluster, member: Member, timeout_s: float) -> Client:
-    """A client of the others, of which those that run come first. Raises Conflict where there are none."""
+def client_of(cluster: DevCluster, member: Member | None, timeout_s: float) -> Client:
+    """A client of the others, of which those that run come first; of itself where there are none."""
     from raftos.client import Client
     from raftos_cli.devstart import CONTEXT
 
-    others = [each for each in cluster.active if each is not member] or [member]
+    others = [each for each in cluster.active if each is not member] or cluster.members
     running = [each for each in others if cluster.state(each) == "running"]
     listed = [*running, *(each for each in others if each not in running)]
     return Client([each.endpoint for each in listed], context=CONTEXT, timeout_s=timeout_s)

@@ -66,7 +66,7 @@ HINTS: dict[str, dict[str, str]] = {
         "raftos chat create": "`raftos quota ls` shows how many rooms there may be",
     },
     "compacted": {"raftos": "`raftos events` shows the newest events that are kept"},
-    "startup": {"raftos": "`raftos dev logs N` shows what member N said"},
+    "startup": {"raftos dev": "`raftos dev logs N` shows what member N said"},
 }
 
 

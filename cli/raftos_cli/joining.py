@@ -1,18 +1,20 @@
 """One member's own folder, from nothing to a member of a running cluster.
 
     FOLDER/
-        joining.json   what was decided before anybody was asked: id, name, ports; gone once it has joined
+        joining.json   what was decided before anybody was asked: id, name, ports; gone once it has joined,
+                       or was refused
         member.json    the configuration of its daemon, there once it has joined
         secret         the cluster's secret, mode 0600 (a dev cluster has one for all)
         data/          its journal, its snapshots and its state
         data.was-ID/   the data of the member it was before, kept for people
 
     nothing -> joining.json -> (asked, let in) -> member.json -> joining.json is removed: joined
-    joined, to join anew -> joining.json that says whom it replaces -> (that one is removed) -> data/ moved
+    joined, to join anew -> (the cluster removes it) -> joining.json that says whom it replaces -> data/ moved
         aside -> member.json removed -> as above
 
 Whatever stops in between, `finish` goes on from there: every file is written durably before the next step,
-the id never changes once it was written, and what the cluster is asked for may be asked twice.
+the id never changes once it was written, and what the cluster is asked for may be asked twice. A cluster
+that refuses ends it: then nothing has happened, and nothing is left to go on with.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from raftos.config import Config, Voter, load
-from raftos.errors import Conflict, InvalidInput, NotFound, StartupError
+from raftos.errors import Busy, Conflict, InvalidInput, LimitReached, NotEnabled, NotFound, StartupError
 from raftos_cli.devcluster import LOOPBACK, hold_port, make_private_directory
 
 if TYPE_CHECKING:
@@ -125,22 +127,31 @@ class Home:
         return settled
 
     def finish(self, client: Client, token: str) -> Config:
-        """Join as planned, from wherever it stopped. Raises RaftosError."""
+        """Join as planned, from wherever it stopped; `settle` ends it. Raises RaftosError.
+
+        Where the cluster refuses, the plan is given up, so that another may be made.
+        """
         plan = self.plan()
         assert plan is not None
         config = self.config()
-        if config is None or config.member_id != plan.id:
-            if plan.replaces is not None:
-                self._leave_behind(client, plan, plan.replaces)
-            config = self._join(client, self._with_ports(plan), token)
-        (self.folder / PLAN).unlink()
-        return config
+        if config is not None and config.member_id == plan.id:
+            return config
+        if plan.replaces is not None:
+            self._leave_behind(plan, plan.replaces)
+        try:
+            return self._join(client, self._with_ports(plan), token)
+        except (Conflict, InvalidInput, LimitReached) as error:
+            if plan.replaces is None and not isinstance(error, Busy | NotEnabled):
+                self.settle()
+            raise
 
-    def _leave_behind(self, client: Client, plan: Plan, old_id: str) -> None:
-        """Remove the member that this folder was, and put its data out of the way."""
+    def settle(self) -> None:
+        """Forget the plan: it was carried out, and whoever keeps a record of members has written it down."""
+        (self.folder / PLAN).unlink(missing_ok=True)
+
+    def _leave_behind(self, plan: Plan, old_id: str) -> None:
+        """Put the data of the member that this folder was out of the way."""
         self.refuse_in_use()
-        with contextlib.suppress(NotFound):
-            client.members.remove(old_id, force=True)
         if self.data.exists():
             if plan.purge:
                 shutil.rmtree(self.data)
@@ -206,6 +217,15 @@ class Home:
         finally:
             os.close(folder)
         return False
+
+
+def give_up(client: Client, member_id: str) -> None:
+    """Let the cluster remove a member that is to join anew, or never did. Refused, nothing has changed.
+
+    Raises Conflict, NoQuorum.
+    """
+    with contextlib.suppress(NotFound):
+        client.members.remove(member_id, force=True)
 
 
 def write_durably(file: Path, content: bytes) -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 
 from raftos.errors import BY_CODE, Fault, RaftosError, StartupError
@@ -34,7 +35,7 @@ def run_offline(*arguments: str | Path, asks: bool = False) -> dict[str, Any]:
         value: dict[str, Any] = msgspec.json.decode(done.stdout)
         return value
     if asks:
-        raise SystemExit(done.returncode)  # It has told the person why.
+        raise click.exceptions.Exit(done.returncode)  # It has told the person why.
     raise _failure(done.returncode, (done.stderr or b"").decode(errors="replace").strip())
 
 

@@ -38,9 +38,11 @@ def recover(run: Invocation, config: Path, answer: str | None) -> None:
     """
     value = recovered(config, answer)
     run.output.data(value, lambda: None)
+    lost = len(value["dropped"])
     run.output.say(
         f"{value['member']} is the only voter of {value['cluster']!r} now, in term {value['term']}, and "
-        f"goes on without {len(value['dropped'])} others. Start its daemon, then let the others join anew."
+        f"goes on without {lost} other{'' if lost == 1 else 's'}. `python -m raftos --config {config}` "
+        "starts it; then let the others join anew."
     )
 
 

@@ -11,13 +11,17 @@ import re
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from raftos.config import Config
 from raftos.errors import InvalidInput
 from raftos_cli.base import Command, Invocation, Text, WholeNumber, pass_invocation
-from raftos_cli.joining import Home, Role
+from raftos_cli.joining import Home, Role, give_up
+
+if TYPE_CHECKING:
+    from raftos.client import Client
 
 
 @click.command(
@@ -36,7 +40,12 @@ from raftos_cli.joining import Home, Role
 @click.option("--name", type=Text(), metavar="NAME", help="Its name.  [default: this host's]")
 @click.option("--learner", is_flag=True, help="Join without a vote.")
 @click.option("--port", type=WholeNumber(1, 65535), metavar="P", help="Its API port.  [default: a free one]")
-@click.option("--data-dir", metavar="D", type=click.Path(path_type=Path), help="Where it keeps everything.")
+@click.option(
+    "--data-dir",
+    metavar="D",
+    type=click.Path(path_type=Path),
+    help="Where it keeps everything.  [default: member/ in RAFTOS_HOME]",
+)
 @click.option("--rejoin", is_flag=True, help="Leave the old data behind and join under a new id.")
 @click.option("--purge", is_flag=True, help="With --rejoin: delete the old data.")
 @click.option("--prepare", is_flag=True, help="Join, but leave starting the daemon to you.")
@@ -59,8 +68,9 @@ def start(
     """
     home = Home(data_dir or _default_folder())
     role: Role = "learner" if learner else "voter"
+    _refuse_other_name(home, name)
     if rejoin:
-        _begin_anew(home, role, port, purge=purge)
+        _begin_anew(run, through, home, role, port, purge=purge)
     elif purge:
         raise InvalidInput("--purge deletes what --rejoin leaves behind; add --rejoin")
     elif home.plan() is None and home.config() is None:
@@ -71,8 +81,6 @@ def start(
         home.begin(name or _host_name(), role, port=port)
     config = _finish(run, home, through) if home.plan() else home.config()
     assert config is not None
-    if name not in {None, config.name}:
-        raise InvalidInput(f"{home.folder} holds the member {config.name}, not {name}; leave --name out")
     _tell(run, home, config)
     if not prepare:
         _run(home)
@@ -89,26 +97,43 @@ def _host_name() -> str:
     return re.sub(r"[^!-~]", "", socket.gethostname().partition(".")[0]) or "member"
 
 
-def _begin_anew(home: Home, role: Role, port: int | None, *, purge: bool) -> None:
-    """Decide to leave the present member behind; what was decided before is gone on with."""
+def _refuse_other_name(home: Home, name: str | None) -> None:
+    known = home.plan() or home.config()
+    if known is not None and name not in {None, known.name}:
+        raise InvalidInput(f"{home.folder} holds the member {known.name}, not {name}; leave --name out")
+
+
+def _begin_anew(
+    run: Invocation, through: tuple[str, ...], home: Home, role: Role, port: int | None, *, purge: bool
+) -> None:
+    """Leave the present member behind; what was decided before is gone on with."""
     if home.plan() is not None:
         return
     config = home.config()
     if config is None:
         raise InvalidInput(f"{home.folder} holds no member that could join anew")
     home.refuse_in_use()
+    with _client(run, through)[0] as client:
+        give_up(client, config.member_id)
     home.begin(config.name, role, port=port, replaces=config.member_id, purge=purge)
 
 
-def _finish(run: Invocation, home: Home, through: tuple[str, ...]) -> Config:
+def _client(run: Invocation, through: tuple[str, ...]) -> tuple[Client, str]:
+    """A client of the cluster to join, and the credential it takes."""
     from raftos.client import Client, contexts
 
     endpoints = list(through or run.endpoints) or None
     token = contexts.resolve(endpoints, run.context).token
     if not token:
         raise InvalidInput("no credential is known for that cluster; name one with --context")
-    with Client(endpoints, context=run.context, timeout_s=run.timeout_s) as client:
+    return Client(endpoints, context=run.context, timeout_s=run.timeout_s), token
+
+
+def _finish(run: Invocation, home: Home, through: tuple[str, ...]) -> Config:
+    client, token = _client(run, through)
+    with client:
         config = home.finish(client, token)
+    home.settle()
     run.output.say(f"{config.name} belongs to the cluster {config.cluster!r} now.")
     return config
 

@@ -41,6 +41,7 @@ from raftos.state.rehome import adopt
 WORDS = ("snapshot", "recover")
 """The first word of what belongs here; anything else runs a daemon."""
 RESTORING = "restoring"
+INTERRUPTED = 130
 _BEFORE = {"identity.json", "identity.new", RESTORING}
 """What a data directory may hold that was never used: an interrupted restore leaves no more."""
 
@@ -92,6 +93,9 @@ def main(arguments: Sequence[str]) -> int:
     except RaftosError as error:
         sys.stderr.write(f"raftos: {error.message}\n")
         return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return INTERRUPTED
     sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
     return 1 if isinstance(value, Inspected) and not value.ok else 0
 

@@ -18,8 +18,8 @@ import pytest
 from raftos.client import Client
 from raftos.config import Config, load
 from raftos.consensus.memory import MemoryCluster
-from raftos.errors import Conflict, InvalidInput
-from raftos_cli.joining import Home, write_durably
+from raftos.errors import Conflict, InvalidInput, NoQuorum
+from raftos_cli.joining import Home
 from tests.unit.cli.conftest import Raftos
 from tests.unit.client.conftest import SECRET
 
@@ -144,7 +144,7 @@ def test_a_member_rejoins_under_a_new_id_and_keeps_its_name(
     assert (folder / kept[0] / "journal").read_text() == "damaged"
 
 
-@pytest.mark.parametrize("step", ["decided", "removed", "moved", "unconfigured", "joined"])
+@pytest.mark.parametrize("step", ["decided", "moved", "unconfigured", "joined"])
 def test_a_rejoin_goes_on_from_wherever_it_stopped(
     raftos: Raftos, cluster: list[str], agreement: MemoryCluster, tmp_path: Path, step: str
 ) -> None:
@@ -152,10 +152,10 @@ def test_a_rejoin_goes_on_from_wherever_it_stopped(
     folder = tmp_path / "mine"
     old = prepared(raftos, cluster, folder)
     home = Home(folder)
+    remove(old.member_id)
     plan = home.begin("n4", "voter", replaces=old.member_id)
     steps: dict[str, Callable[[], object]] = {
         "decided": lambda: None,
-        "removed": lambda: remove(old.member_id),
         "moved": lambda: home.data.rename(folder / f"data.was-{old.member_id}"),
         "unconfigured": home.config_file.unlink,
         "joined": lambda: finished(home),
@@ -181,10 +181,8 @@ def remove(member_id: str) -> None:
 
 def finished(home: Home) -> None:
     """It has joined, and stops before it forgets what it had decided."""
-    plan = (home.folder / "joining.json").read_bytes()
     with Client() as client:
         home.finish(client, SECRET.hex())
-    write_durably(home.folder / "joining.json", plan)
     home.data.mkdir()
 
 
@@ -216,15 +214,53 @@ def test_what_cannot_be_started_says_what_is_missing(
     assert "--join" in raftos(*start).stderr
     assert raftos(*start, "--rejoin").exit_code == 2
     assert raftos(*start, "--purge").exit_code == 2
-    taken = raftos(*start, "--join", cluster[0], "--name", "n1")
-    assert taken.exit_code == Conflict.exit_code
-    assert "n1" in taken.stderr
+    folder.mkdir(exist_ok=True)
     (folder / "joining.json").write_text("{")
     assert "joining.json" in raftos(*start).stderr
     (folder / "joining.json").unlink()
     (folder / "data" / "journal").mkdir(parents=True)
     with pytest.raises(InvalidInput, match="holds data"):
         Home(folder).begin("n4", "voter")
+
+
+def test_a_join_that_is_refused_leaves_nothing_to_go_on_with(
+    raftos: Raftos, cluster: list[str], tmp_path: Path
+) -> None:
+    """A name that is taken: the next attempt may choose another."""
+    folder = tmp_path / "mine"
+    start = ("start", "--data-dir", str(folder), "--prepare", "--join", cluster[0])
+    taken = raftos(*start, "--name", "n1")
+    assert (taken.exit_code, "n1" in taken.stderr) == (Conflict.exit_code, True)
+    assert Home(folder).plan() is None
+    assert raftos(*start, "--name", "n4").exit_code == 0
+    assert joined(folder).name == "n4"
+
+
+def test_a_plan_for_one_name_is_not_carried_out_under_another(
+    raftos: Raftos, cluster: list[str], agreement: MemoryCluster, tmp_path: Path
+) -> None:
+    """Refused before anybody is asked."""
+    home = Home(tmp_path / "mine")
+    home.begin("n4", "voter")
+    done = raftos("start", "--join", cluster[0], "--data-dir", str(home.folder), "--name", "n5", "--prepare")
+    assert (done.exit_code, "n4" in done.stderr) == (2, True)
+    assert len(agreement.configuration.peers) == 3
+
+
+def test_a_rejoin_that_is_refused_changes_nothing(
+    raftos: Raftos, cluster: list[str], agreement: MemoryCluster, tmp_path: Path
+) -> None:
+    """Without a majority nobody is removed: the member is what it was, and starts as it did."""
+    folder = tmp_path / "mine"
+    before = prepared(raftos, cluster, folder)
+    for name in ("n1", "n2", "n3"):
+        agreement.cut(name)
+    done = raftos("start", "--rejoin", "--data-dir", str(folder), "--prepare", "--timeout", "1")
+    assert done.exit_code == NoQuorum.exit_code
+    assert Home(folder).plan() is None
+    assert (folder / "data" / "journal").read_text() == "damaged"
+    assert raftos("start", "--data-dir", str(folder), "--prepare").exit_code == 0
+    assert joined(folder) == before
 
 
 def test_without_a_credential_nobody_is_asked(raftos: Raftos, home: Path, tmp_path: Path) -> None:
