@@ -36,6 +36,7 @@ from raftos.consensus.opening import first_configuration
 from raftos.consensus.recovery import make_sole_voter
 from raftos.errors import InvalidInput, RaftosError, StartupError
 from raftos.node.directory import DataDirectory
+from raftos.state.copying import refuse_unfit
 from raftos.state.rehome import adopt
 
 WORDS = ("snapshot", "recover")
@@ -192,6 +193,7 @@ def _put_together(file: Path, config: Config, work: Path) -> snapshots.Header:
         decoder = snapshots.Decoder(source)
         for piece in decoder.chunks():
             target.write(piece)
+    refuse_unfit(state, decoder.header.cluster_id, None)
     adopt(state, config.cluster_id)
     header = msgspec.structs.replace(
         decoder.header,
