@@ -185,6 +185,18 @@ def test_damage_on_the_disk_is_found_table_by_table(tmp_path: Path) -> None:
     assert "the table 'kv' in state.sqlite3 is damaged" in (found["kv"] or "")
 
 
+@pytest.mark.parametrize(("offset", "size"), [(0, 100), (100, 3_000)])
+def test_damage_of_the_list_of_tables_is_found_like_any_other(tmp_path: Path, offset: int, size: int) -> None:
+    """Without it nothing can be read, whether the file's header is gone or what follows it."""
+    Machine(tmp_path).close()
+    path = tmp_path / storage.FILE_NAME
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xa5" * size)
+    [table] = storage.tables(path)
+    assert "the table 'sqlite_schema' in state.sqlite3 is damaged" in (storage.damage(path, table) or "")
+
+
 def test_a_state_of_a_level_to_come_is_refused(feeder: Feeder) -> None:
     """The member was replaced by an older version after the cluster had gone on."""
     feeder.machine.close()
