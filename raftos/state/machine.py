@@ -49,8 +49,9 @@ _SAVE = "UPDATE machine SET applied_index = ?, time_ms = ?, revision = ?, horizo
 class Machine:
     """The state of one member, in the directory `path`. Readers may live on other threads.
 
-    Raises StartupError for the state of another cluster or of a newer format, and when the directory
-    cannot be used. `max_requests` has to be equal on all members; tests make it small.
+    Raises StartupError for the state of another cluster, of a newer format or of a level to come, for damage,
+    and when the directory cannot be used; StateIncomplete where a snapshot can mend it. `max_requests` has to
+    be equal on all members; tests make it small.
     """
 
     def __init__(
@@ -80,22 +81,29 @@ class Machine:
         """Commands that ended `Failed` since this process opened the state; above 0 health is red."""
         self._db = storage.open_state(path, cluster_id, self._schema, self._upgrades)
         self._place = Place(path, current_file(path))
-        self._load()
-        if self.level > LEVEL:
+        try:
+            self._load(self._place.path)
+            self._refuse_level()
+        except BaseException:  # Whatever it is, nobody else can close what this one has opened.
             self._db.close()
+            raise
+
+    def _load(self, path: Path) -> None:
+        """Read into memory what is kept there, from the file that is open. Raises StartupError."""
+        with storage.startup_sentences(path):
+            self._db.create_function("noted", 1, self._noted.append)
+            self._position = Position(*self._db.execute(_LOAD).fetchone())
+            self._stamps = deque([(self._position.applied_index, self._position.state_hash)], STAMPS)
+            self._memory = requests.RequestMemory(self._db, self._position.horizon_ms, self._max_requests)
+            defaults = {name: most for domain in self._domains for name, most in domain.tallies.items()}
+            self._tallies = tally.Tallies(self._db, defaults)
+
+    def _refuse_level(self) -> None:
+        if self.level > LEVEL:
             raise StartupError(
                 f"the cluster has enabled feature level {self.level}, and this version knows up to {LEVEL}; "
                 "start the version that ran here before, or a newer one"
             )
-
-    def _load(self) -> None:
-        """Read into memory what is kept there, from the file that is open."""
-        self._db.create_function("noted", 1, self._noted.append)
-        self._position = Position(*self._db.execute(_LOAD).fetchone())
-        self._stamps = deque([(self._position.applied_index, self._position.state_hash)], STAMPS)
-        self._memory = requests.RequestMemory(self._db, self._position.horizon_ms, self._max_requests)
-        defaults = {name: most for domain in self._domains for name, most in domain.tallies.items()}
-        self._tallies = tally.Tallies(self._db, defaults)
 
     @property
     def folder(self) -> Path:
@@ -293,7 +301,7 @@ class Machine:
             self._end_transaction()
             path = put_in_place(self._place.folder, incoming)
             self._db = storage.open_file(path, self._cluster_id, self._schema, self._upgrades, found.format)
-            self._load()
+            self._load(path)
         except BaseException:
             old.close()
             self._db.close()

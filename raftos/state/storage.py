@@ -118,10 +118,13 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 
 
 @contextmanager
-def _startup_sentences(path: Path) -> Iterator[None]:
+def startup_sentences(path: Path) -> Iterator[None]:
+    """What goes wrong with a state file is a StartupError, StateIncomplete where a snapshot can mend it."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
+        if isinstance(error, sqlite3.Error) and is_damage(error) and place.generation(path):
+            raise _incomplete(path, str(error)) from error
         raise StartupError(
             f"cannot open the state in {path}: {error}; check the disk and its rights"
         ) from error
@@ -135,7 +138,7 @@ def open_state(
     A file of an older format is upgraded: `upgrades[n]` is the SQL that leads from format n to the next.
     One transaction does it all, so a crash in the middle leaves the old format behind, whole.
     """
-    with _startup_sentences(directory):
+    with startup_sentences(directory):
         directory.mkdir(parents=True, exist_ok=True)
         path = place.current_file(directory)
         found = _refuse_foreign(path, cluster_id) if path.exists() else FORMAT
@@ -151,7 +154,7 @@ def open_file(
     Raises StartupError.
     """
     steps = [upgrades.get(number, "") for number in range(found, FORMAT)]
-    with _startup_sentences(path.parent):
+    with startup_sentences(path):
         db = connect(path)
         try:
             db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {schema} {' '.join(steps)} {_SEAL} COMMIT;")

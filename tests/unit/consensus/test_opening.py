@@ -21,6 +21,7 @@ from raftos.state import copying
 from raftos.state.command import encode_entry, encode_request, new_request_id
 from raftos.state.domains.kv import Get, Put
 from raftos.state.machine import Machine
+from tests.unit.damaging import overwrite
 from tests.unit.enabling import enabled
 
 EPOCH_MS = 1_700_000_000_000
@@ -173,6 +174,16 @@ def trimmed(folder: Path, snapshots: Path | None = None) -> None:
 def test_a_lost_state_is_made_anew_from_the_snapshot_and_the_log(tmp_path: Path) -> None:
     trimmed(tmp_path / "a")
     lose_state(tmp_path / "a")
+    with opened(tmp_path / "a") as parts:
+        assert parts.machine.applied_index == 31
+        assert parts.journal.last_index == 34
+        assert value(parts.machine) == b"31"
+
+
+def test_a_damaged_state_that_came_from_a_snapshot_is_made_anew(tmp_path: Path) -> None:
+    """Whatever of it the start meets first."""
+    trimmed(tmp_path / "a")
+    overwrite(tmp_path / "a" / "state" / "state-1.sqlite3", "requests")
     with opened(tmp_path / "a") as parts:
         assert parts.machine.applied_index == 31
         assert parts.journal.last_index == 34
