@@ -12,7 +12,8 @@ only lower ones is refused.
 | 2     | levels themselves: `cluster.enable`, and `level` in `members.register`;|
 |       | members that come and go: `members.announce`, `members.forget`, and    |
 |       | configurations in the log; snapshots between members;                  |
-|       | a quota that is not there is named without `repr`                      |
+|       | a quota that is not there is named without `repr`; at most a thousand  |
+|       | members are known                                                      |
 
 A change of what is in the log, in a result or in the tables raises LEVEL by one, adds a row here, and says
 `since` in the new commands. docs/decisions/upgrades.md has the whole rule.
