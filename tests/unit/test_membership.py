@@ -105,6 +105,7 @@ def test_a_change_waits_for_the_one_under_way(tmp_path: Path) -> None:
     [
         (Join("id-n4", "n4", "10.0.0.1:4104", "http://127.0.0.1:1"), "loopback"),
         (Join("id-n4", "n4", "nowhere", "http://127.0.0.1:1"), "host:port"),
+        (Join("id-n4", "n4", "127.0.0.1:\u00b2", "http://127.0.0.1:1"), "host:port"),
         (Join("id-n4", "", "127.0.0.1:1", "http://127.0.0.1:1"), "name"),
         (Join("", "n4", "127.0.0.1:1", "http://127.0.0.1:1"), "id"),
     ],
