@@ -53,9 +53,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     voters: tuple[Voter, ...]
     """Those the cluster began with; of a member that joined later, those it finds the cluster by."""
     peer_address: str
-    """host:port that peers dial; loopback only until the security issue."""
+    """host:port that peers dial; loopback only in this version."""
     api_address: str
-    """host:port of the HTTP API; loopback only until the security issue."""
+    """host:port of the HTTP API; loopback only in this version."""
     advertised_peer_address: str | None = None
     """host:port that peers are told to dial, by default `peer_address`; empty: they are told nothing."""
     heartbeat_ms: int = 100
