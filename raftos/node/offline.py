@@ -34,6 +34,7 @@ from raftos.consensus.configuration import decode, encode
 from raftos.consensus.journal.storage import FileStorage
 from raftos.consensus.opening import first_configuration
 from raftos.consensus.recovery import make_sole_voter
+from raftos.durable import sync_folder
 from raftos.errors import InvalidInput, RaftosError, StartupError
 from raftos.node.directory import DataDirectory
 from raftos.state.copying import refuse_unfit
@@ -172,7 +173,7 @@ def restore(file: Path, config: Config) -> Restored:
             work.mkdir(mode=0o700)
             header = _put_together(file, config, work)
             work.rename(folder / "snapshots")
-            _sync(folder)
+            sync_folder(folder)
         except OSError as error:
             raise StartupError(f"cannot write to {folder}: {error.strerror}; nothing was restored") from error
     return Restored(config.name, config.data_dir, header.index, header.revision)
@@ -215,14 +216,6 @@ def _opened(file: Path) -> BinaryIO:
         return file.open("rb")
     except OSError as error:
         raise InvalidInput(f"cannot read {file}: {error.strerror}") from error
-
-
-def _sync(folder: Path) -> None:
-    storage = FileStorage(folder)
-    try:
-        storage.sync_directory()
-    finally:
-        storage.close()
 
 
 # Recovery.

@@ -19,6 +19,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from raftos.durable import sync_folder
 from raftos.errors import StartupError
 from raftos.levels import FIRST_LEVEL, LEVEL
 from raftos.state import place
@@ -89,8 +90,8 @@ def restore_file(pieces: Iterable[bytes], folder: Path, *, index: int, state_has
         folder.mkdir(parents=True, exist_ok=True)
         place.remove(path)
         _write(path, pieces)
-        place.sync_folder(folder)
-        place.sync_folder(folder.parent)
+        sync_folder(folder)
+        sync_folder(folder.parent)
         _compare(copied(path), index, state_hash)
     except (sqlite3.Error, OSError) as error:
         place.remove(path)

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import msgspec
 
+from raftos.durable import sync_folder
 from raftos.errors import StartupError
 from raftos.levels import FIRST_LEVEL, LEVEL
 from raftos.state import copying, events, requests, storage, tally
@@ -35,7 +36,7 @@ from raftos.state.copying import Copied
 from raftos.state.domain import Domain, upgrades_of
 from raftos.state.domains import DOMAINS
 from raftos.state.events import Told
-from raftos.state.place import Place, current_file, put_in_place, remove, sync_folder
+from raftos.state.place import Place, current_file, put_in_place, remove
 from raftos.state.reader import Reader
 from raftos.state.storage import CannotApply, StateIncomplete, is_own_trouble
 from raftos.state.turn import STAMPS, Position, Stamp, Turn, Vocabulary
