@@ -194,7 +194,7 @@ def _put_together(file: Path, config: Config, work: Path) -> snapshots.Header:
         decoder = snapshots.Decoder(source)
         for piece in decoder.chunks():
             target.write(piece)
-    refuse_unfit(state, decoder.header.cluster_id, None)
+    refuse_unfit(state, decoder.header.cluster_id)
     adopt(state, config.cluster_id)
     header = msgspec.structs.replace(
         decoder.header,

@@ -124,7 +124,7 @@ def _write(path: Path, pieces: Iterable[bytes]) -> None:
         os.fsync(file.fileno())
 
 
-def refuse_unfit(path: Path, cluster_id: str, newer_than: int | None) -> Copied:
+def refuse_unfit(path: Path, cluster_id: str, newer_than: int = -1) -> Copied:
     """Where a state file stands that is to become that of a member. Raises StartupError if it must not."""
     try:
         found = copied(path)
@@ -136,7 +136,7 @@ def refuse_unfit(path: Path, cluster_id: str, newer_than: int | None) -> Copied:
             f"the state in {path} belongs to cluster {found.cluster_id!r}, not to {cluster_id!r}; "
             "use a snapshot of this cluster"
         )
-    if newer_than is not None and found.applied_index <= newer_than:
+    if found.applied_index <= newer_than:
         raise StartupError(
             f"the state in {path} stands at {found.applied_index}, this member has applied {newer_than}; "
             "it is kept, nothing was changed"

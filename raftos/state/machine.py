@@ -284,19 +284,19 @@ class Machine:
                     return index
         raise CannotApply(self._sync_trouble)
 
-    def replace(self, incoming: Path, *, allow_older: bool = False) -> None:
+    def replace(self, incoming: Path) -> None:
         """Go on from the state in `incoming`, a closed and synced file in this folder (`restore_file`).
 
         Durable when it returns; wherever it is interrupted, the folder holds the old state or the new one.
         Call it where `apply` is called. Readers go over by themselves. Nobody is told of the events between
         the two, only that there may be some (`on_replaced`).
 
-        Raises StartupError and changes nothing for another cluster, for another format, and for a position
-        that is not newer, unless `allow_older`. Any other error leaves the machine closed: the process has to
-        end, and opens one of the two states when it starts again.
+        Raises StartupError and changes nothing for another cluster, for a format or a level that this version
+        does not know, and for a position that is not newer. Any error after that, which may be a StartupError
+        too, leaves the machine closed: the process has to end, and opens one of the two states when it starts
+        again.
         """
-        newer_than = None if allow_older else self.applied_index
-        found = copying.refuse_unfit(incoming, self._cluster_id, newer_than)
+        found = copying.refuse_unfit(incoming, self._cluster_id, self.applied_index)
         old, old_path = self._db, self._place.path
         try:
             self._end_transaction()

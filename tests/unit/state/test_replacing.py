@@ -154,15 +154,6 @@ def test_an_unfit_state_is_refused_and_nothing_changes(ahead: Feeder, behind: Fe
     assert names(behind.folder) == {storage.FILE_NAME}
 
 
-def test_an_older_state_is_taken_when_that_is_wanted(ahead: Feeder, behind: Feeder) -> None:
-    """For a state that is known to be wrong."""
-    path = incoming(behind, ahead)
-    with pytest.raises(StartupError, match="nothing was changed"):
-        ahead.machine.replace(path)
-    ahead.machine.replace(path, allow_older=True)
-    assert stands(ahead.machine) == stands(behind.machine)
-
-
 def test_a_missing_state_is_refused(behind: Feeder) -> None:
     """And none is created."""
     with pytest.raises(StartupError, match="extract it again"):
