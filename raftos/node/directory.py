@@ -63,7 +63,7 @@ class DataDirectory:
         self._lock = self._take_lock()
         try:
             self._refuse_foreign()
-        except BaseException:
+        except BaseException:  # Nobody has this object yet who could let go of the lock.
             self.close()
             raise
 

@@ -74,7 +74,7 @@ def copy_state(source: Path, target: Path) -> Copied:
             state.execute(_STAMP).fetchone()
             state.backup(copy, pages=-1)
         return copied(target)
-    except BaseException:
+    except BaseException:  # Whatever it is, half a copy takes no space.
         place.remove(target)
         raise
 
@@ -96,7 +96,7 @@ def restore_file(pieces: Iterable[bytes], folder: Path, *, index: int, state_has
     except (sqlite3.Error, OSError) as error:
         place.remove(path)
         raise StartupError(f"cannot restore a state into {folder}: {error}; free some space") from error
-    except BaseException:
+    except BaseException:  # What the pieces raise, a wrong stamp, or a bug: nothing of it may be left.
         place.remove(path)
         raise
     return path

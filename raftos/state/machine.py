@@ -201,7 +201,7 @@ class Machine:
             self._tallies.save()
             self._db.execute(_SAVE, msgspec.structs.astuple(position))
             self._db.execute("COMMIT")
-        except BaseException as error:
+        except BaseException as error:  # A bug as well: what memory holds has to be what is saved.
             self._memory.rollback()
             self._tallies.rollback()
             with suppress(sqlite3.Error):  # Then the next turn tries again, and says why it cannot.
@@ -303,7 +303,7 @@ class Machine:
             path = put_in_place(self._place.folder, incoming)
             self._db = storage.open_file(path, self._cluster_id, self._schema, self._upgrades, found.format)
             self._load(path)
-        except BaseException:
+        except BaseException:  # Whatever it is: nobody goes on with a state that may be either.
             old.close()
             self._db.close()
             raise

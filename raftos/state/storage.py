@@ -162,7 +162,7 @@ def open_file(
                 "INSERT OR IGNORE INTO machine VALUES (1, ?, ?, 0, 0, 0, 0, zeroblob(16))",
                 (FORMAT, cluster_id),
             )
-        except BaseException:
+        except BaseException:  # Nobody has the connection yet who could close it.
             db.close()
             raise
         return db
