@@ -10,7 +10,7 @@
 | `LAGGING`   | a member has been `lagging_entries` behind for `lagging_after_ms`                     |
 | `CLOCK_SKEW`| a member's wall clock differs from the leader's by more than `clock_skew_ms`, for sure |
 | `DOWN`      | the cluster agreed that a member is down, and it is still silent                      |
-| `NO_SPARE`  | one more failure would leave no majority                                              |
+| `NO_SPARE`  | voters are out of reach, and one more failure would leave no majority                 |
 | `NO_QUORUM` | there is no majority to be reached from here                                          |
 
 Nothing is agreed through the log here, raised or taken back: an alarm is true while its reason is. Whoever

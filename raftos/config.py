@@ -6,6 +6,7 @@ A member reads a JSON file (`python -m raftos --config FILE`). Times are millise
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -13,9 +14,19 @@ import msgspec
 
 from raftos.errors import StartupError
 
-MIN_SNAPSHOT_LOG_BYTES = 1024 * 1024
-MIN_SNAPSHOT_INTERVAL_MS = 1_000
+MIN_INTERVAL_MS = 1_000
 MAX_SNAPSHOT_KEEP = 100
+MAX_PORT = 65_535
+_PORT = re.compile("[0-9]{1,5}")
+_LEAST = {
+    "request_timeout_ms": 1,
+    "down_after_ms": 1_000,
+    "lagging_entries": 0,
+    "lagging_after_ms": 0,
+    "clock_skew_ms": 0,
+    "snapshot_log_bytes": 1024 * 1024,
+}
+_INTERVALS = ("snapshot_interval_ms", "scan_interval_ms")
 
 
 class Voter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,9 +53,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     voters: tuple[Voter, ...]
     """Those the cluster began with; of a member that joined later, those it finds the cluster by."""
     peer_address: str
-    """host:port that peers dial; loopback only until the security issue."""
+    """host:port that peers dial; loopback only in this version."""
     api_address: str
-    """host:port of the HTTP API; loopback only until the security issue."""
+    """host:port of the HTTP API; loopback only in this version."""
     advertised_peer_address: str | None = None
     """host:port that peers are told to dial, by default `peer_address`; empty: they are told nothing."""
     heartbeat_ms: int = 100
@@ -85,7 +96,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 def split_address(address: str) -> tuple[str, int]:
     """`"127.0.0.1:4001"` -> `("127.0.0.1", 4001)`. Raises StartupError with a sentence."""
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or not 0 <= int(port) <= 65535:
+    if not colon or not _PORT.fullmatch(port) or int(port) > MAX_PORT:
         raise StartupError(f"address {address!r} is not host:port; write it like 127.0.0.1:4001")
     return host.strip("[]"), int(port)
 
@@ -118,13 +129,22 @@ def validate(config: Config) -> Config:
         raise StartupError(_NOT_IN_ITS_PLACE[config.joined].format(config.member_id))
     if not 10 <= config.heartbeat_ms * 3 < config.election_timeout_ms:
         raise StartupError("election_timeout_ms has to be more than three times heartbeat_ms (at least 4 ms)")
-    if config.snapshot_log_bytes < MIN_SNAPSHOT_LOG_BYTES:
-        raise StartupError(f"snapshot_log_bytes has to be at least {MIN_SNAPSHOT_LOG_BYTES}, which is 1 MiB")
-    if config.snapshot_interval_ms != 0 and config.snapshot_interval_ms < MIN_SNAPSHOT_INTERVAL_MS:
-        raise StartupError("snapshot_interval_ms has to be 0 (never) or at least 1000, which is one second")
+    _check_least(config)
     if not 1 <= config.snapshot_keep <= MAX_SNAPSHOT_KEEP:
         raise StartupError(f"snapshot_keep has to be from 1 to {MAX_SNAPSHOT_KEEP}")
     return config
+
+
+def _check_least(config: Config) -> None:
+    for setting, least in _LEAST.items():
+        if getattr(config, setting) < least:
+            raise StartupError(f"{setting} has to be at least {least}")
+    for setting in _INTERVALS:
+        interval_ms = getattr(config, setting)
+        if interval_ms != 0 and interval_ms < MIN_INTERVAL_MS:
+            raise StartupError(
+                f"{setting} has to be 0 (never) or at least {MIN_INTERVAL_MS}, which is one second"
+            )
 
 
 _NOT_IN_ITS_PLACE = {

@@ -11,7 +11,9 @@ only lower ones is refused.
 | 1     | everything up to the first version that has levels                    |
 | 2     | levels themselves: `cluster.enable`, and `level` in `members.register`;|
 |       | members that come and go: `members.announce`, `members.forget`, and    |
-|       | configurations in the log; snapshots between members                  |
+|       | configurations in the log; snapshots between members;                  |
+|       | a quota that is not there is named without `repr`; at most a thousand  |
+|       | members are known                                                      |
 
 A change of what is in the log, in a result or in the tables raises LEVEL by one, adds a row here, and says
 `since` in the new commands. docs/decisions/upgrades.md has the whole rule.
@@ -28,3 +30,6 @@ TOLD_SINCE = 2
 
 MEMBERSHIP_SINCE = 2
 """From this level on members may come and go, and be sent snapshots."""
+
+SHOWN_SINCE = 2
+"""From this level on the refusal of a quota is the same text in every version of Python."""

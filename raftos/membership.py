@@ -27,11 +27,12 @@ import msgspec
 
 from raftos.config import is_loopback
 from raftos.consensus.base import Status
-from raftos.consensus.configuration import Add, Change, Promote, Remove, Standing
+from raftos.consensus.configuration import MAX_PEERS, Add, Change, Promote, Remove, Standing
 from raftos.errors import (
     Busy,
     Conflict,
     InvalidInput,
+    LimitReached,
     NotEnabled,
     NotFound,
     RaftosError,
@@ -123,6 +124,7 @@ class MembershipService:
         """
         _check_addresses(newcomer)
         await self._until_enabled(deadline)
+        await self._require_room(newcomer.id, deadline)
         await self._announce(newcomer, deadline)
         standing = Standing.LEARNER if newcomer.role == "learner" else Standing.JOINING
         await self._change(Add(newcomer.id, newcomer.peer_address, standing), deadline)
@@ -168,6 +170,14 @@ class MembershipService:
                     "them (`raftos status` says which are behind)"
                 )
             await asyncio.sleep(RETRY_S)
+
+    async def _require_room(self, newcomer_id: str, deadline: float) -> None:
+        """Raises LimitReached before a name is announced that nobody would come to have."""
+        await self._member.consensus.read_barrier(deadline)
+        status = self._member.consensus.status()
+        belong = (*status.voters, *status.learners)
+        if newcomer_id not in belong and len(belong) >= MAX_PEERS:
+            raise LimitReached(f"the cluster has {len(belong)} members already; remove one first")
 
     async def _announce(self, newcomer: Join, deadline: float) -> None:
         announced = members.Announce(

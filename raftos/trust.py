@@ -12,12 +12,13 @@ also when it cannot be read. Where the disk does not take it the verdict holds u
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import structlog
+
+from raftos.durable import write_file
 
 FILE_NAME = "corrupt.json"
 REMEDY = (
@@ -71,18 +72,8 @@ def _sentence(reason: str) -> str:
 
 def _keep(file: Path, record: Record) -> bool:
     """Write the file durably; whether it is there now."""
-    draft = file.with_suffix(".new")
     try:
-        with draft.open("wb") as opened:
-            opened.write(msgspec.json.encode(record))
-            opened.flush()
-            os.fsync(opened.fileno())
-        draft.replace(file)
-        folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_file(file, msgspec.json.encode(record))
     except OSError as error:
         _log.error("the verdict cannot be kept for now", file=str(file), reason=str(error))
         return False

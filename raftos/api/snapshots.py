@@ -39,7 +39,7 @@ class SnapshotRoute:
         self._readers += 1
         try:
             return await self._begin(consistency, deadline(request, self._member.config.request_timeout_ms))
-        except BaseException:
+        except BaseException:  # However it ends, also by cancelling: this reader no longer counts.
             self._readers -= 1
             raise
 

@@ -14,7 +14,10 @@ from raftos.levels import FIRST_LEVEL
 
 
 class Node(msgspec.Struct, frozen=True):
-    """One node. `role` is leader, follower, learner or agent; `state` alive, unreachable, down, ..."""
+    """One node: `role` is leader, follower, learner, or none for one without a place in the configuration.
+
+    `state` is alive, unreachable, down, joining or removed.
+    """
 
     id: str
     name: str

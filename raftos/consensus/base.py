@@ -51,8 +51,6 @@ class Status(msgspec.Struct, frozen=True):
     """Ids that belong to nobody any more."""
     first_index: int = 1
     """The first entry that the log still holds; the snapshot has what came before."""
-    snapshot_index: int = 0
-    """The last entry in the newest snapshot on this member's disk, 0 without one."""
     trouble: str | None = None
     """One sentence when this member cannot acknowledge or apply (disk full), else None."""
 

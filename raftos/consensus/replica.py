@@ -456,7 +456,6 @@ class Replica:
             learners=core.configuration.learners,
             removed=core.configuration.removed,
             first_index=journal.first_index,
-            snapshot_index=core.snapshot[0] if core.snapshot else 0,
             connected=core.connected,
             has_quorum=core.leader is not None,
             trouble=core.trouble,

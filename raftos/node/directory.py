@@ -20,6 +20,7 @@ from typing import Self
 import msgspec
 
 from raftos.config import Config
+from raftos.durable import write_file
 from raftos.errors import StartupError
 
 SECRET_BYTES = 32
@@ -62,7 +63,7 @@ class DataDirectory:
         self._lock = self._take_lock()
         try:
             self._refuse_foreign()
-        except BaseException:
+        except BaseException:  # Nobody has this object yet who could let go of the lock.
             self.close()
             raise
 
@@ -78,13 +79,7 @@ class DataDirectory:
 
     def _write(self, target: Path, content: bytes) -> None:
         try:
-            draft = target.with_suffix(".new")
-            with draft.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(target)
-            os.fsync(self._lock)
+            write_file(target, content)
         except OSError as error:
             raise StartupError(f"cannot write to the data directory {self.path}: {error.strerror}") from error
 

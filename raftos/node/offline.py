@@ -34,8 +34,10 @@ from raftos.consensus.configuration import decode, encode
 from raftos.consensus.journal.storage import FileStorage
 from raftos.consensus.opening import first_configuration
 from raftos.consensus.recovery import make_sole_voter
+from raftos.durable import sync_folder
 from raftos.errors import InvalidInput, RaftosError, StartupError
 from raftos.node.directory import DataDirectory
+from raftos.state.copying import refuse_unfit
 from raftos.state.rehome import adopt
 
 WORDS = ("snapshot", "recover")
@@ -175,7 +177,7 @@ def restore(file: Path, config: Config) -> Restored:
             work.mkdir(mode=0o700)
             header = _put_together(file, config, work)
             work.rename(folder / "snapshots")
-            _sync(folder)
+            sync_folder(folder)
         except OSError as error:
             raise StartupError(f"cannot write to {folder}: {error.strerror}; nothing was restored") from error
     return Restored(config.name, config.data_dir, header.index, header.revision)
@@ -196,6 +198,7 @@ def _put_together(file: Path, config: Config, work: Path) -> snapshots.Header:
         decoder = snapshots.Decoder(source)
         for piece in decoder.chunks():
             target.write(piece)
+    refuse_unfit(state, decoder.header.cluster_id)
     adopt(state, config.cluster_id)
     header = msgspec.structs.replace(
         decoder.header,
@@ -217,14 +220,6 @@ def _opened(file: Path) -> BinaryIO:
         return file.open("rb")
     except OSError as error:
         raise InvalidInput(f"cannot read {file}: {error.strerror}") from error
-
-
-def _sync(folder: Path) -> None:
-    storage = FileStorage(folder)
-    try:
-        storage.sync_directory()
-    finally:
-        storage.close()
 
 
 # Recovery.

@@ -19,11 +19,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from raftos.durable import sync_folder
 from raftos.errors import StartupError
+from raftos.levels import FIRST_LEVEL, LEVEL
 from raftos.state import place
 from raftos.state.storage import FORMAT, OLDEST_FORMAT, connect_reader
+from raftos.state.tally import CLUSTER_LEVEL
 
 _STAMP = "SELECT applied_index, time_ms, revision, state_hash, format, cluster_id FROM machine"
+_LEVEL = "SELECT value FROM tallies WHERE name = ?"
 _SYNC_BYTES = 8 * 2**20
 """So much is written between syncs: one large sync at the end would hold up those of the journal."""
 
@@ -42,15 +46,18 @@ class Copied(NamedTuple):
 
 def copied(path: Path) -> Copied:
     """Where a state file stands that nobody has open. Raises sqlite3.Error, OSError."""
-    # Immutable: otherwise SQLite makes a write-ahead log beside it, even to read.
-    uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
-    with closing(sqlite3.connect(uri, uri=True)) as db:
+    with closing(_connect_closed(path)) as db:
         row = db.execute(_STAMP).fetchone()
     if row is None:
         raise sqlite3.DatabaseError("it holds no state")
     applied_index, time_ms, revision, state_hash, state_format, cluster_id = row
     size_bytes = path.stat().st_size
     return Copied(applied_index, time_ms, revision, state_hash, state_format, cluster_id, size_bytes)
+
+
+def _connect_closed(path: Path) -> sqlite3.Connection:
+    # Immutable: otherwise SQLite makes a write-ahead log beside it, even to read.
+    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
 
 
 def copy_state(source: Path, target: Path) -> Copied:
@@ -67,7 +74,7 @@ def copy_state(source: Path, target: Path) -> Copied:
             state.execute(_STAMP).fetchone()
             state.backup(copy, pages=-1)
         return copied(target)
-    except BaseException:
+    except BaseException:  # Whatever it is, half a copy takes no space.
         place.remove(target)
         raise
 
@@ -83,13 +90,13 @@ def restore_file(pieces: Iterable[bytes], folder: Path, *, index: int, state_has
         folder.mkdir(parents=True, exist_ok=True)
         place.remove(path)
         _write(path, pieces)
-        place.sync_folder(folder)
-        place.sync_folder(folder.parent)
+        sync_folder(folder)
+        sync_folder(folder.parent)
         _compare(copied(path), index, state_hash)
     except (sqlite3.Error, OSError) as error:
         place.remove(path)
         raise StartupError(f"cannot restore a state into {folder}: {error}; free some space") from error
-    except BaseException:
+    except BaseException:  # What the pieces raise, a wrong stamp, or a bug: nothing of it may be left.
         place.remove(path)
         raise
     return path
@@ -117,25 +124,38 @@ def _write(path: Path, pieces: Iterable[bytes]) -> None:
         os.fsync(file.fileno())
 
 
-def refuse_unfit(path: Path, cluster_id: str, newer_than: int | None) -> Copied:
-    """Where a state file stands that is to replace the present one. Raises StartupError if it must not."""
+def refuse_unfit(path: Path, cluster_id: str, newer_than: int = -1) -> Copied:
+    """Where a state file stands that is to become that of a member. Raises StartupError if it must not."""
     try:
         found = copied(path)
+        _refuse_unreadable(path, found.format)
     except (sqlite3.Error, OSError) as error:
         raise StartupError(f"cannot read the state in {path}: {error}; extract it again") from error
-    if not OLDEST_FORMAT <= found.format <= FORMAT:
-        raise StartupError(
-            f"the state in {path} has format {found.format}, this version reads {OLDEST_FORMAT} to {FORMAT}; "
-            "use a snapshot of a neighbouring version of raftos, or start the one that wrote it"
-        )
     if found.cluster_id != cluster_id:
         raise StartupError(
             f"the state in {path} belongs to cluster {found.cluster_id!r}, not to {cluster_id!r}; "
             "use a snapshot of this cluster"
         )
-    if newer_than is not None and found.applied_index <= newer_than:
+    if found.applied_index <= newer_than:
         raise StartupError(
             f"the state in {path} stands at {found.applied_index}, this member has applied {newer_than}; "
             "it is kept, nothing was changed"
         )
     return found
+
+
+def _refuse_unreadable(path: Path, state_format: int) -> None:
+    """What another version wrote is read where the format is known, and all that came with its level."""
+    if not OLDEST_FORMAT <= state_format <= FORMAT:
+        raise StartupError(
+            f"the state in {path} has format {state_format}, this version reads {OLDEST_FORMAT} to {FORMAT}; "
+            "use a snapshot of a neighbouring version of raftos, or start the one that wrote it"
+        )
+    with closing(_connect_closed(path)) as db:
+        row = db.execute(_LEVEL, (CLUSTER_LEVEL,)).fetchone()
+    level = max(FIRST_LEVEL, row[0] if row else 0)
+    if level > LEVEL:
+        raise StartupError(
+            f"the state in {path} is of feature level {level}, and this version knows up to {LEVEL}; "
+            "start the version that it comes from, or a newer one"
+        )

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import msgspec
 
+from raftos.durable import sync_folder
 from raftos.errors import StartupError
 from raftos.levels import FIRST_LEVEL, LEVEL
 from raftos.state import copying, events, requests, storage, tally
@@ -35,7 +36,7 @@ from raftos.state.copying import Copied
 from raftos.state.domain import Domain, upgrades_of
 from raftos.state.domains import DOMAINS
 from raftos.state.events import Told
-from raftos.state.place import Place, current_file, put_in_place, remove, sync_folder
+from raftos.state.place import Place, current_file, put_in_place, remove
 from raftos.state.reader import Reader
 from raftos.state.storage import CannotApply, StateIncomplete, is_own_trouble
 from raftos.state.turn import STAMPS, Position, Stamp, Turn, Vocabulary
@@ -49,8 +50,9 @@ _SAVE = "UPDATE machine SET applied_index = ?, time_ms = ?, revision = ?, horizo
 class Machine:
     """The state of one member, in the directory `path`. Readers may live on other threads.
 
-    Raises StartupError for the state of another cluster or of a newer format, and when the directory
-    cannot be used. `max_requests` has to be equal on all members; tests make it small.
+    Raises StartupError for the state of another cluster, of a newer format or of a level to come, for damage,
+    and when the directory cannot be used; StateIncomplete where a snapshot can mend it. `max_requests` has to
+    be equal on all members; tests make it small.
     """
 
     def __init__(
@@ -80,22 +82,29 @@ class Machine:
         """Commands that ended `Failed` since this process opened the state; above 0 health is red."""
         self._db = storage.open_state(path, cluster_id, self._schema, self._upgrades)
         self._place = Place(path, current_file(path))
-        self._load()
-        if self.level > LEVEL:
+        try:
+            self._load(self._place.path)
+            self._refuse_level()
+        except BaseException:  # Whatever it is, nobody else can close what this one has opened.
             self._db.close()
+            raise
+
+    def _load(self, path: Path) -> None:
+        """Read into memory what is kept there, from the file that is open. Raises StartupError."""
+        with storage.startup_sentences(path):
+            self._db.create_function("noted", 1, self._noted.append)
+            self._position = Position(*self._db.execute(_LOAD).fetchone())
+            self._stamps = deque([(self._position.applied_index, self._position.state_hash)], STAMPS)
+            self._memory = requests.RequestMemory(self._db, self._position.horizon_ms, self._max_requests)
+            defaults = {name: most for domain in self._domains for name, most in domain.tallies.items()}
+            self._tallies = tally.Tallies(self._db, defaults)
+
+    def _refuse_level(self) -> None:
+        if self.level > LEVEL:
             raise StartupError(
                 f"the cluster has enabled feature level {self.level}, and this version knows up to {LEVEL}; "
                 "start the version that ran here before, or a newer one"
             )
-
-    def _load(self) -> None:
-        """Read into memory what is kept there, from the file that is open."""
-        self._db.create_function("noted", 1, self._noted.append)
-        self._position = Position(*self._db.execute(_LOAD).fetchone())
-        self._stamps = deque([(self._position.applied_index, self._position.state_hash)], STAMPS)
-        self._memory = requests.RequestMemory(self._db, self._position.horizon_ms, self._max_requests)
-        defaults = {name: most for domain in self._domains for name, most in domain.tallies.items()}
-        self._tallies = tally.Tallies(self._db, defaults)
 
     @property
     def folder(self) -> Path:
@@ -192,7 +201,7 @@ class Machine:
             self._tallies.save()
             self._db.execute(_SAVE, msgspec.structs.astuple(position))
             self._db.execute("COMMIT")
-        except BaseException as error:
+        except BaseException as error:  # A bug as well: what memory holds has to be what is saved.
             self._memory.rollback()
             self._tallies.rollback()
             with suppress(sqlite3.Error):  # Then the next turn tries again, and says why it cannot.
@@ -275,26 +284,26 @@ class Machine:
                     return index
         raise CannotApply(self._sync_trouble)
 
-    def replace(self, incoming: Path, *, allow_older: bool = False) -> None:
+    def replace(self, incoming: Path) -> None:
         """Go on from the state in `incoming`, a closed and synced file in this folder (`restore_file`).
 
         Durable when it returns; wherever it is interrupted, the folder holds the old state or the new one.
         Call it where `apply` is called. Readers go over by themselves. Nobody is told of the events between
         the two, only that there may be some (`on_replaced`).
 
-        Raises StartupError and changes nothing for another cluster, for another format, and for a position
-        that is not newer, unless `allow_older`. Any other error leaves the machine closed: the process has to
-        end, and opens one of the two states when it starts again.
+        Raises StartupError and changes nothing for another cluster, for a format or a level that this version
+        does not know, and for a position that is not newer. Any error after that, which may be a StartupError
+        too, leaves the machine closed: the process has to end, and opens one of the two states when it starts
+        again.
         """
-        newer_than = None if allow_older else self.applied_index
-        found = copying.refuse_unfit(incoming, self._cluster_id, newer_than)
+        found = copying.refuse_unfit(incoming, self._cluster_id, self.applied_index)
         old, old_path = self._db, self._place.path
         try:
             self._end_transaction()
             path = put_in_place(self._place.folder, incoming)
             self._db = storage.open_file(path, self._cluster_id, self._schema, self._upgrades, found.format)
-            self._load()
-        except BaseException:
+            self._load(path)
+        except BaseException:  # Whatever it is: nobody goes on with a state that may be either.
             old.close()
             self._db.close()
             raise

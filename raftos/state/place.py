@@ -18,9 +18,10 @@ Readers still in the old file finish there: it is gone from the folder, but not 
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
+
+from raftos.durable import sync_folder
 
 FIRST_NAME = "state.sqlite3"
 INCOMING_NAME = "incoming.sqlite3"
@@ -80,15 +81,6 @@ def remove(path: Path) -> None:
     """Remove a database and what belongs to it, if they are there. Raises OSError."""
     path.unlink(missing_ok=True)
     _remove_besides(path)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make created, renamed and removed names durable. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def beside(path: Path, ending: str) -> Path:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -37,6 +37,8 @@ WAL_KEEP_BYTES = 128 * 1024 * 1024
 LOCK_TIMEOUT_S = 2.0
 CHECKPOINT_ROUNDS = 8
 SHORT_REST_FRAMES = 500
+LIST_OF_TABLES = "sqlite_schema"
+"""The table in which SQLite keeps what tables there are."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS machine (
@@ -89,6 +91,11 @@ def is_own_trouble(error: BaseException) -> bool:
     return isinstance(error, OSError | MemoryError)
 
 
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether an error says that a database is not whole, rather than that it cannot be used now."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """A writing connection. Transactions are begun and ended by hand."""
     db = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
@@ -101,16 +108,23 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     """A connection that can only read."""
     uri = f"{path.resolve().as_uri()}?mode=ro"
     db = sqlite3.connect(uri, uri=True, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA query_only = ON")
-    db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    try:
+        db.execute("PRAGMA query_only = ON")
+        db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    except BaseException:  # The first statement reads the header, which may be damaged.
+        db.close()
+        raise
     return db
 
 
 @contextmanager
-def _startup_sentences(path: Path) -> Iterator[None]:
+def startup_sentences(path: Path) -> Iterator[None]:
+    """What goes wrong with a state file is a StartupError, StateIncomplete where a snapshot can mend it."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
+        if isinstance(error, sqlite3.Error) and is_damage(error) and place.generation(path):
+            raise _incomplete(path, str(error)) from error
         raise StartupError(
             f"cannot open the state in {path}: {error}; check the disk and its rights"
         ) from error
@@ -124,7 +138,7 @@ def open_state(
     A file of an older format is upgraded: `upgrades[n]` is the SQL that leads from format n to the next.
     One transaction does it all, so a crash in the middle leaves the old format behind, whole.
     """
-    with _startup_sentences(directory):
+    with startup_sentences(directory):
         directory.mkdir(parents=True, exist_ok=True)
         path = place.current_file(directory)
         found = _refuse_foreign(path, cluster_id) if path.exists() else FORMAT
@@ -140,7 +154,7 @@ def open_file(
     Raises StartupError.
     """
     steps = [upgrades.get(number, "") for number in range(found, FORMAT)]
-    with _startup_sentences(path.parent):
+    with startup_sentences(path):
         db = connect(path)
         try:
             db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {schema} {' '.join(steps)} {_SEAL} COMMIT;")
@@ -148,7 +162,7 @@ def open_file(
                 "INSERT OR IGNORE INTO machine VALUES (1, ?, ?, 0, 0, 0, 0, zeroblob(16))",
                 (FORMAT, cluster_id),
             )
-        except BaseException:
+        except BaseException:  # Nobody has the connection yet who could close it.
             db.close()
             raise
         return db
@@ -191,15 +205,20 @@ def _refuse_foreign(path: Path, cluster_id: str) -> int:
 
 
 def tables(path: Path) -> list[str]:
-    """The names of all tables that have pages of their own."""
-    db = connect_reader(path)
+    """The names of all tables that have pages of their own; that of their list alone where it is damaged.
+
+    Raises sqlite3.Error where it cannot look.
+    """
     try:
-        rows = db.execute(
-            "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0 ORDER BY name"
-        )
-        return [name for (name,) in rows]
-    finally:
-        db.close()
+        with closing(connect_reader(path)) as db:
+            rows = db.execute(
+                "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0 ORDER BY name"
+            )
+            return [name for (name,) in rows]
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        return [LIST_OF_TABLES]
 
 
 def damage(path: Path, table: str) -> str | None:
@@ -208,19 +227,14 @@ def damage(path: Path, table: str) -> str | None:
     Finds broken pages and trees, and values that cannot be, not a value that merely changed: for that the
     states of members are compared. Raises sqlite3.Error where it cannot look.
     """
-    db = connect_reader(path)
+    quoted = table.replace("'", "''")
     try:
-        quoted = table.replace("'", "''")
-        found = [row[0] for row in db.execute(f"PRAGMA quick_check('{quoted}')") if row[0] != "ok"]
+        with closing(connect_reader(path)) as db:
+            found = [row[0] for row in db.execute(f"PRAGMA quick_check('{quoted}')") if row[0] != "ok"]
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in {
-            sqlite3.SQLITE_CORRUPT,
-            sqlite3.SQLITE_NOTADB,
-        }:
+        if not is_damage(error):
             raise
         found = [str(error)]
-    finally:
-        db.close()
     return f"the table {table!r} in {path.name} is damaged ({found[0].splitlines()[-1]})" if found else None
 
 

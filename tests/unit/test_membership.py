@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from raftos import membership
 from raftos.consensus.configuration import Remove, Standing
-from raftos.errors import Busy, Conflict, InvalidInput, NoQuorum, NotFound
+from raftos.errors import Busy, Conflict, InvalidInput, LimitReached, NoQuorum, NotFound
 from raftos.membership import Changed, Join, MembershipService
 from raftos.state.command import is_ok
 from raftos.state.domains import members
@@ -104,6 +105,7 @@ def test_a_change_waits_for_the_one_under_way(tmp_path: Path) -> None:
     [
         (Join("id-n4", "n4", "10.0.0.1:4104", "http://127.0.0.1:1"), "loopback"),
         (Join("id-n4", "n4", "nowhere", "http://127.0.0.1:1"), "host:port"),
+        (Join("id-n4", "n4", "127.0.0.1:\u00b2", "http://127.0.0.1:1"), "host:port"),
         (Join("id-n4", "", "127.0.0.1:1", "http://127.0.0.1:1"), "name"),
         (Join("", "n4", "127.0.0.1:1", "http://127.0.0.1:1"), "id"),
     ],
@@ -129,6 +131,25 @@ def test_a_name_that_is_taken_is_refused_before_the_configuration_changes(tmp_pa
         with pytest.raises(Conflict, match="n2"):
             await service.join(Join("id-n4", "n2", "127.0.0.1:1", ""), soon())
         assert api.cluster.configuration.peer("id-n4") is None
+
+    run(tmp_path, scenario, names=THREE)
+
+
+def test_a_cluster_that_is_full_takes_no_name_for_a_newcomer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused before it is announced, the name is free; who is in may ask again."""
+    monkeypatch.setattr(membership, "MAX_PEERS", 4)
+
+    async def scenario(api: Api) -> None:
+        service = await registered(api)
+        await service.join(N4, soon())
+        revision = api.machine.revision
+        with pytest.raises(LimitReached, match="4 members already"):
+            await service.join(Join("id-n5", "n5", "127.0.0.1:4105", ""), soon())
+        assert api.machine.revision == revision
+        assert "n5" not in roles(await service.show(soon()))
+        assert roles(await service.join(N4, soon()))["n4"] == "learner"
 
     run(tmp_path, scenario, names=THREE)
 

@@ -15,6 +15,8 @@ import threading
 from pathlib import Path
 from typing import Protocol
 
+from raftos.durable import sync_folder
+
 
 class Storage(Protocol):
     """A flat folder of files. Every method may raise `OSError`; sizes and offsets are bytes."""
@@ -62,7 +64,7 @@ class FileStorage:
         self._descriptors: dict[str, int] = {}
         folder.mkdir(mode=0o700, exist_ok=True)
         # Without this a power cut could take the whole folder away, and every vote with it.
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
 
     def names(self) -> list[str]:
         return [path.name for path in self._folder.iterdir()]
@@ -106,7 +108,7 @@ class FileStorage:
             os.close(replaced)
 
     def sync_directory(self) -> None:
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
 
     def close(self) -> None:
         with self._lock:
@@ -127,11 +129,3 @@ def _open(path: Path, flags: int) -> int:
     # them makes a restarted member read what the disk really has.
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     return descriptor
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,6 +19,9 @@ registration that was under way is refused. The latest thousand are kept.
 It also says which feature level (`raftos/levels.py`) its version has; versions before levels do not, and
 could not read an entry that does. So level 1 is left out of commands and answers alike: an entry without
 one means the same, to the byte, to every version. Below the enabled level nobody may register.
+
+At most a thousand members are known at a time, those counted that were announced and never joined: one more
+is refused as `limit_reached`. The limit came with level 2, and below it nobody is counted.
 """
 
 from __future__ import annotations
@@ -59,6 +62,8 @@ UPGRADES = {2: "ALTER TABLE members ADD COLUMN level INTEGER NOT NULL DEFAULT 1;
 MAX_TEXT_CHARACTERS = 256
 MAX_REMOVED = 1_000
 """So many removed members are remembered, the latest ones; consensus remembers as many."""
+MAX_MEMBERS = MAX_ROWS
+"""So many may be known at a time; a cluster has fewer, and the rest is names of some that never joined."""
 
 Marking = Literal["alive", "down"]
 State = Literal["joining", "alive", "down"]
@@ -81,7 +86,7 @@ class Announce(Command, frozen=True, tag="members.announce"):
     """Say who and where a member is that is about to join; it counts as alive once it registers itself.
 
     The member that lets it in does it. Rejected with `conflict` when another member has the name, or when
-    the id was removed.
+    the id was removed, and with `limit_reached` when too many members are known already.
     """
 
     since: ClassVar[int] = MEMBERSHIP_SINCE
@@ -96,7 +101,8 @@ class Register(Command, frozen=True, tag="members.register", omit_defaults=True)
     """Say who and where a member is; it counts as alive from now on.
 
     Members do it themselves when they start. Rejected with `conflict` when another member has the name, when
-    the id was removed, or when the version is too old for what the cluster has enabled.
+    the id was removed, or when the version is too old for what the cluster has enabled, and with
+    `limit_reached` when it is new and too many members are known already.
     """
 
     id: Id
@@ -270,6 +276,7 @@ _STATE = "SELECT state, since_ms FROM members WHERE id = ?"
 _WRITE = "REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _MARK = "UPDATE members SET state = ?, since_ms = ? WHERE id = ?"
 _NAME = "SELECT name FROM members WHERE id = ?"
+_COUNT = "SELECT COUNT(*) FROM members"
 _DELETE = "DELETE FROM members WHERE id = ?"
 _REMEMBER = "INSERT INTO members_removed VALUES (?, ?, ?)"
 _BOUND = """
@@ -278,7 +285,7 @@ DELETE FROM members_removed WHERE id IN
 """
 
 
-def _refusal(db: sqlite3.Connection, member_id: str, name: str) -> Rejected | None:
+def _refusal(db: sqlite3.Connection, member_id: str, name: str, level: int) -> Rejected | None:
     """Why a member may not be known under this id and name, or None where it may."""
     if db.execute(_WAS_REMOVED, (member_id,)).fetchone():
         return Rejected(
@@ -288,11 +295,18 @@ def _refusal(db: sqlite3.Connection, member_id: str, name: str) -> Rejected | No
     owner = db.execute(_HAS_NAME, (name,)).fetchone()
     if owner is not None and owner[0] != member_id:
         return Rejected("conflict", f"the name {name!r} belongs to another member; choose another name")
+    if level >= MEMBERSHIP_SINCE and not db.execute(_NAME, (member_id,)).fetchone():
+        (count,) = db.execute(_COUNT).fetchone()
+        if count >= MAX_MEMBERS:
+            return Rejected(
+                "limit_reached",
+                f"{count} members are known already; remove those that never joined (see `raftos node ls`)",
+            )
     return None
 
 
 def apply_announce(db: sqlite3.Connection, command: Announce, context: Context) -> Result:
-    if refusal := _refusal(db, command.id, command.name):
+    if refusal := _refusal(db, command.id, command.name, context.counts[CLUSTER_LEVEL]):
         return refusal
     known = db.execute(_VERSION, (command.id,)).fetchone()
     state: State
@@ -306,7 +320,7 @@ def apply_announce(db: sqlite3.Connection, command: Announce, context: Context) 
 
 
 def apply_register(db: sqlite3.Connection, command: Register, context: Context) -> Result:
-    if refusal := _refusal(db, command.id, command.name):
+    if refusal := _refusal(db, command.id, command.name, context.counts[CLUSTER_LEVEL]):
         return refusal
     if command.level < context.counts[CLUSTER_LEVEL]:
         return Rejected(

@@ -23,11 +23,12 @@ from typing import Annotated
 import msgspec
 
 from raftos.errors import InvalidInput
+from raftos.levels import SHOWN_SINCE
 from raftos.state.command import Command, Ok, Query, Rejected, Result
 from raftos.state.domain import MAX_ROWS, Context, Domain, described
 from raftos.state.events import Event
-from raftos.state.limits import MAX_INTEGER, check_name, check_number
-from raftos.state.tally import STATE_BYTES, UNLIMITED
+from raftos.state.limits import MAX_INTEGER, check_name, check_number, shown
+from raftos.state.tally import CLUSTER_LEVEL, STATE_BYTES, UNLIMITED
 
 SCHEMA = ""
 """Quotas stand beside the tallies, in the table that the machine keeps itself."""
@@ -105,7 +106,9 @@ def _validate_set(command: Set) -> None:
 def apply_set(_db: sqlite3.Connection, command: Set, context: Context) -> Result:
     known = sorted(name for name, most in context.most.items() if most < UNLIMITED)
     if command.name not in known:
-        return Rejected("not_found", f"there is no quota {command.name!r}; there are {', '.join(known)}")
+        # Below this level it is told as older versions tell it, whose refusal is part of the hash as well.
+        tells = shown if context.counts[CLUSTER_LEVEL] >= SHOWN_SINCE else repr
+        return Rejected("not_found", f"there is no quota {tells(command.name)}; there are {', '.join(known)}")
     context.most[command.name] = command.most
     context.emit(QuotaChanged(command.name, command.most))
     return Ok(Quota(command.name, context.counts[command.name], command.most))

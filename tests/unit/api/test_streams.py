@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import zlib
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -269,7 +271,9 @@ def test_a_member_that_went_on_from_a_snapshot_sends_its_watchers_to_resume(tmp_
             await watcher.next()
             copy = machine.folder / "incoming.sqlite3"
             machine.copy_to(copy)
-            machine.replace(copy, allow_older=True)
+            with closing(sqlite3.connect(copy)) as db, db:
+                db.execute("UPDATE machine SET applied_index = applied_index + 1")
+            machine.replace(copy)
             end = (await watcher.until("end"))[-1]
             assert end.data["error"]["code"] == "not_ready"
             assert "snapshot" in end.data["error"]["message"]

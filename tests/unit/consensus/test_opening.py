@@ -16,9 +16,13 @@ from raftos.consensus.opening import Opened, open_data
 from raftos.consensus.recovery import TERMS_AHEAD, make_sole_voter
 from raftos.consensus.snapshots import Header, Stored, pieces_of
 from raftos.errors import StartupError
+from raftos.levels import LEVEL
+from raftos.state import copying
 from raftos.state.command import encode_entry, encode_request, new_request_id
 from raftos.state.domains.kv import Get, Put
 from raftos.state.machine import Machine
+from tests.unit.damaging import overwrite
+from tests.unit.enabling import enabled
 
 EPOCH_MS = 1_700_000_000_000
 CONFIGURATION = encode(Configuration.of("abc"))
@@ -159,10 +163,10 @@ def lose_state_and_snapshots(folder: Path) -> None:
     shutil.rmtree(folder / "snapshots")
 
 
-def trimmed(folder: Path) -> None:
+def trimmed(folder: Path, snapshots: Path | None = None) -> None:
     with opened(folder) as parts:
         fill(parts, 5)
-    shutil.copytree(giver(folder.with_name("giver")), folder / "snapshots", dirs_exist_ok=True)
+    shutil.copytree(snapshots or giver(folder.with_name("giver")), folder / "snapshots", dirs_exist_ok=True)
     with opened(folder) as parts:
         fill(parts, 3)
 
@@ -174,6 +178,33 @@ def test_a_lost_state_is_made_anew_from_the_snapshot_and_the_log(tmp_path: Path)
         assert parts.machine.applied_index == 31
         assert parts.journal.last_index == 34
         assert value(parts.machine) == b"31"
+
+
+def test_a_damaged_state_that_came_from_a_snapshot_is_made_anew(tmp_path: Path) -> None:
+    """Whatever of it the start meets first."""
+    trimmed(tmp_path / "a")
+    overwrite(tmp_path / "a" / "state" / "state-1.sqlite3", "requests")
+    with opened(tmp_path / "a") as parts:
+        assert parts.machine.applied_index == 31
+        assert parts.journal.last_index == 34
+        assert value(parts.machine) == b"31"
+
+
+def test_a_snapshot_of_a_level_to_come_never_becomes_the_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The member runs an older version now: each start says so, and the right version goes on from it."""
+    with opened(tmp_path / "b") as parts:
+        enabled(parts.machine)
+    trimmed(tmp_path / "a", giver(tmp_path / "b"))
+    lose_state(tmp_path / "a")
+    monkeypatch.setattr(copying, "LEVEL", LEVEL - 1)
+    for _ in range(2):
+        with pytest.raises(StartupError, match=f"knows up to {LEVEL - 1}"), opened(tmp_path / "a"):
+            pass
+    monkeypatch.undo()
+    with opened(tmp_path / "a") as parts:
+        assert (parts.machine.applied_index, parts.machine.level) == (31, LEVEL)
 
 
 @pytest.mark.parametrize("lose", [lose_state_and_snapshots])

@@ -21,6 +21,7 @@ from raftos.consensus.journal.storage import FileStorage
 from raftos.errors import InvalidInput, StartupError
 from raftos.node import offline
 from raftos.node.directory import DataDirectory
+from raftos.state import copying
 from raftos.state.machine import Machine
 from tests.unit.node.test_main import configured
 
@@ -166,6 +167,26 @@ def test_a_restore_that_was_interrupted_is_begun_again(tmp_path: Path, file: Pat
         offline.restore(file, config)
     assert not (Path(config.data_dir) / "snapshots").exists()
     file.write_bytes(whole)
+    assert offline.restore(file, config).revision == 2
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "sentence"),
+    [
+        ("LEVEL", 0, "feature level 1, and this version knows up to 0"),
+        ("FORMAT", 2, "this version reads 2 to 2"),
+    ],
+)
+def test_a_state_of_a_version_to_come_is_not_restored(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch, limit: str, most: int, sentence: str
+) -> None:
+    """It would be refused at the start, when the cluster has to run; the right version restores it then."""
+    config = configured(tmp_path)
+    monkeypatch.setattr(copying, limit, most)
+    with pytest.raises(StartupError, match=sentence):
+        offline.restore(file, config)
+    assert not (Path(config.data_dir) / "snapshots").exists()
+    monkeypatch.undo()
     assert offline.restore(file, config).revision == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
@@ -126,6 +127,33 @@ def test_a_forgotten_name_is_free_and_the_latest_are_remembered(
     gone = feeder.ask(members.ListRemoved()).items
     assert [(each.id, each.name) for each in gone] == [("m-4", "n1"), ("m-3", "n1"), ("m-2", "n1")]
     feeder.ok(announce("m-9"))
+
+
+@pytest.mark.parametrize("newcomer", [announce("m-9", "n9"), register("m-9", "n9")])
+def test_so_many_members_are_known_and_no_more(
+    feeder: Feeder, monkeypatch: pytest.MonkeyPatch, newcomer: Command
+) -> None:
+    """Those that are known may change and come back; one that is forgotten makes room."""
+    monkeypatch.setattr(members, "MAX_MEMBERS", 2)
+    feeder.ok(announce("m-1", "n1"))
+    feeder.ok(register("m-2", "n2"))
+    [result] = feeder.do(newcomer)
+    assert isinstance(result, Rejected)
+    assert (result.code, "2 members are known" in result.message) == ("limit_reached", True)
+    feeder.ok(register("m-1", "n1"))
+    feeder.ok(announce("m-2", "renamed"))
+    feeder.ok(members.Forget("m-1"))
+    feeder.ok(newcomer)
+
+
+def test_below_the_level_of_the_limit_everybody_registers(
+    feeders: Callable[..., Feeder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older version knows no limit, and applies the same entry."""
+    monkeypatch.setattr(members, "MAX_MEMBERS", 1)
+    young = feeders()
+    for number in range(2):
+        young.ok(register(f"m-{number}", f"n{number}"))
 
 
 @pytest.mark.parametrize(

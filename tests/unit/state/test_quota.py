@@ -17,6 +17,7 @@ from raftos.state.domains import DOMAINS, kv, quota
 from raftos.state.domains.quota import Quota
 from raftos.state.machine import CannotApply
 from raftos.state.tally import EVENTS_DROPPED, ROW_BYTES, STATE_BYTES
+from tests.unit.enabling import enabled
 from tests.unit.state.feeder import Feeder
 
 MIB = 1024 * 1024
@@ -68,6 +69,18 @@ def test_what_nobody_can_limit_is_not_found(feeder: Feeder, name: str) -> None:
     known = result.message.partition(";")[2]
     assert "kv.keys" in known
     assert EVENTS_DROPPED not in known
+
+
+def test_a_refusal_is_the_same_text_in_every_version_of_python(feeder: Feeder) -> None:
+    """`repr` escapes what the Unicode of its Python does not know; below the level it is used as ever."""
+    name = "not yet a letter: \u0378"
+    told = f"there is no quota {name!r}; "
+    for _ in range(2):
+        [result] = feeder.do(quota.Set(name, 5))
+        assert isinstance(result, Rejected)
+        assert result.message.startswith(told)
+        enabled(feeder.machine)
+        told = f"there is no quota '{name}'; "
 
 
 @pytest.mark.parametrize(

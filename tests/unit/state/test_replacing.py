@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from raftos.errors import NotFound, NotReady, StartupError
+from raftos.levels import LEVEL
 from raftos.state import place, storage
 from raftos.state.command import Ok, Query, is_ok
 from raftos.state.domain import Domain
@@ -131,6 +132,10 @@ REFUSED = {
     "another cluster": ("UPDATE machine SET cluster_id = 'c2'", "belongs to cluster 'c2', not to 'c1'"),
     "a newer format": ("UPDATE machine SET format = format + 1", "has format 4, this version reads 2 to 3"),
     "an older format": ("UPDATE machine SET format = format - 2", "has format 1"),
+    "a level to come": (
+        "UPDATE tallies SET value = value + 1000 WHERE name = 'cluster.level'",
+        f"feature level 1000, and this version knows up to {LEVEL}",
+    ),
     "no state": ("DELETE FROM machine", "it holds no state; extract it again"),
     "not newer": ("UPDATE machine SET applied_index = 1", "stands at 1, this member has applied 1"),
 }
@@ -147,15 +152,6 @@ def test_an_unfit_state_is_refused_and_nothing_changes(ahead: Feeder, behind: Fe
     assert isinstance(behind.do(kv.Put("a", b"2"))[0], Ok)
     behind.reopen()
     assert names(behind.folder) == {storage.FILE_NAME}
-
-
-def test_an_older_state_is_taken_when_that_is_wanted(ahead: Feeder, behind: Feeder) -> None:
-    """For a state that is known to be wrong."""
-    path = incoming(behind, ahead)
-    with pytest.raises(StartupError, match="nothing was changed"):
-        ahead.machine.replace(path)
-    ahead.machine.replace(path, allow_older=True)
-    assert stands(ahead.machine) == stands(behind.machine)
 
 
 def test_a_missing_state_is_refused(behind: Feeder) -> None:

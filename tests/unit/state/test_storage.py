@@ -14,7 +14,8 @@ from raftos.levels import LEVEL
 from raftos.state import storage
 from raftos.state.command import Ok
 from raftos.state.domains import kv, members
-from raftos.state.machine import Machine
+from raftos.state.machine import Machine, StateIncomplete
+from tests.unit.damaging import overwrite
 from tests.unit.state.feeder import Feeder
 
 
@@ -172,17 +173,39 @@ def test_damage_on_the_disk_is_found_table_by_table(tmp_path: Path) -> None:
     assert "kv" in machine.machine.tables()
     assert not [table for table in machine.machine.tables() if machine.machine.damage(table)]
     machine.close()
-    db = sqlite3.connect(tmp_path / storage.FILE_NAME)
-    (root,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'kv'").fetchone()
-    (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
-    db.close()
-    with (tmp_path / storage.FILE_NAME).open("r+b") as file:
-        file.seek((root - 1) * page_bytes)
-        file.write(b"\xa5" * page_bytes)
     path = tmp_path / storage.FILE_NAME
+    overwrite(path, "kv")
     found = {table: storage.damage(path, table) for table in storage.tables(path)}
     assert found["members"] is None
     assert "the table 'kv' in state.sqlite3 is damaged" in (found["kv"] or "")
+
+
+@pytest.mark.parametrize("table", ["requests", "tallies"])
+def test_damage_that_is_met_at_the_start_is_one_sentence(tmp_path: Path, table: str) -> None:
+    """And where the state came from a snapshot, it is one that can be mended."""
+    fed = Feeder(tmp_path)
+    fed.do(kv.Put("a", b"1"))
+    fed.close()
+    path = tmp_path / storage.FILE_NAME
+    overwrite(path, table)
+    with pytest.raises(StartupError, match=r"cannot open the state .* malformed; check the disk") as caught:
+        Machine(tmp_path)
+    assert not isinstance(caught.value, StateIncomplete)
+    path.rename(tmp_path / "state-1.sqlite3")
+    with pytest.raises(StateIncomplete, match="extracted anew"):
+        Machine(tmp_path)
+
+
+@pytest.mark.parametrize(("offset", "size"), [(0, 100), (100, 3_000)])
+def test_damage_of_the_list_of_tables_is_found_like_any_other(tmp_path: Path, offset: int, size: int) -> None:
+    """Without it nothing can be read, whether the file's header is gone or what follows it."""
+    Machine(tmp_path).close()
+    path = tmp_path / storage.FILE_NAME
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xa5" * size)
+    [table] = storage.tables(path)
+    assert "the table 'sqlite_schema' in state.sqlite3 is damaged" in (storage.damage(path, table) or "")
 
 
 def test_a_state_of_a_level_to_come_is_refused(feeder: Feeder) -> None:
