@@ -85,7 +85,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 def split_address(address: str) -> tuple[str, int]:
     """`"127.0.0.1:4001"` -> `("127.0.0.1", 4001)`. Raises StartupError with a sentence."""
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or not 0 <= int(port) <= 65535:
+    if not colon or not (port.isascii() and port.isdigit()) or not 0 <= int(port) <= 65535:
         raise StartupError(f"address {address!r} is not host:port; write it like 127.0.0.1:4001")
     return host.strip("[]"), int(port)
 

@@ -162,6 +162,17 @@ def check_member_id(member_id: str) -> None:
         ) from error
 
 
+def check_address(address: str) -> None:
+    """Raise StartupError for an address that no member could tell its peers. An empty one says nothing."""
+    try:
+        msgspec.convert([LEVEL, "", address], About)
+    except msgspec.ValidationError as error:
+        raise StartupError(
+            f"address {address[:80]!r} is not host:port, in at most {MAX_ADDRESS_LENGTH} visible ASCII "
+            "characters and with a port from 1 to 65535; write it like 127.0.0.1:4001"
+        ) from error
+
+
 def first_offer(last: int, now_ms: int) -> int:
     """The generation a dialler offers: above its last, and above all of earlier milliseconds."""
     return max(last + 1, now_ms << 16)

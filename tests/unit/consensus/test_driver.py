@@ -16,7 +16,7 @@ from raftos.config import Config, Voter
 from raftos.consensus import disk, messages
 from raftos.consensus.base import Role
 from raftos.consensus.calls import joined
-from raftos.consensus.configuration import Configuration, Peer
+from raftos.consensus.configuration import Configuration, Peer, Standing, encode
 from raftos.consensus.core import Frame
 from raftos.consensus.driver import Driver
 from raftos.consensus.guard import NO_OP
@@ -323,3 +323,60 @@ def test_a_member_whose_removal_was_undone_is_dialled_as_before(
             assert "b" not in consensus._transport._peers
 
     asyncio.run(scenario())
+
+
+UNDIALABLE = (
+    Peer("m9", "nowhere", Standing.LEARNER),
+    Peer("x" * 65, "127.0.0.1:9", Standing.JOINING),
+    Peer("z", "127.0.0.1:9", Standing.LEARNER),
+)
+"""Two that an earlier version let in, although nobody can dial them, and one like any other."""
+
+
+def test_a_log_that_names_members_nobody_can_dial_keeps_no_member_from_starting(tmp_path: Path) -> None:
+    """They are passed over, as is an address that a member registered; who comes after them is dialled."""
+
+    async def scenario() -> None:
+        parts = opened(tmp_path)
+        agreed = Configuration((Peer("m1", "127.0.0.1:9"), *UNDIALABLE))
+        parts.journal.append(bytes((NO_OP,)), 1, 0)
+        parts.journal.append(encode(agreed), 2, 0)
+        driver = Driver(config(tmp_path), bytes(32), parts, addresses={"z": "nowhere", "x" * 65: "h:1"})
+        await driver.start()
+        assert driver._transport._peers == {"z": "127.0.0.1:9"}
+        async with asyncio.timeout(5):
+            while driver.status().role != Role.LEADER:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+        assert driver._transport._peers == {"z": "127.0.0.1:9"}
+        await driver.stop()
+        parts.machine.close()
+
+    run(scenario())
+
+
+def test_members_that_nobody_can_dial_do_not_keep_others_from_being_dialled(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with leading(tmp_path) as (driver, _):
+            driver._replica.core.configuration = Configuration((Peer("m1", ""), *UNDIALABLE))
+            driver._kick()
+            await asyncio.sleep(0.05)
+            assert driver._transport._peers == {"z": "127.0.0.1:9"}
+            assert not driver.failed.done()
+
+    run(scenario())
+
+
+def test_a_configuration_that_cannot_be_followed_stops_the_member(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would go on without links to some of the others, and nobody would know."""
+
+    async def scenario() -> None:
+        async with leading(tmp_path) as (driver, _):
+            monkeypatch.setattr(driver._transport, "set_peer", _fails)
+            driver._replica.core.configuration = Configuration((Peer("m1", ""), Peer("z", "127.0.0.1:9")))
+            driver._kick()
+            with pytest.raises(RuntimeError, match="half way"):
+                await driver.failed
+
+    run(scenario())
