@@ -31,7 +31,7 @@ from raftos.consensus.core import Output, Timings
 from raftos.consensus.disk import Disk
 from raftos.consensus.journal import DiskFull, JournalFailed, Write
 from raftos.consensus.keeper import HeldSnapshot, Keeper, Policy
-from raftos.consensus.messages import Answered, Asked, Message, SnapshotPiece, SnapshotWanted
+from raftos.consensus.messages import Answered, Asked, Malformed, Message, SnapshotPiece, SnapshotWanted
 from raftos.consensus.opening import Opened, first_configuration
 from raftos.consensus.questions import Questions
 from raftos.consensus.replica import Replica
@@ -273,7 +273,7 @@ class Driver:
         self._addresses[peer] = address
 
     def received(self, peer: str, generation: int, frames: list[bytes]) -> None:
-        """Messages of one link. Raises `msgspec.MsgspecError` for a malformed frame: the link closes."""
+        """Messages of one link. Raises Malformed for what is none: the link closes."""
         now = time.monotonic()
         try:
             for frame in frames:
@@ -286,7 +286,7 @@ class Driver:
                     self._keeper.received(peer, generation, message)
                 elif self._replica.received(now, peer, generation, message):
                     self._kick()
-        except msgspec.MsgspecError:
+        except Malformed:
             raise
         except Exception as failure:  # noqa: BLE001 - as in `_run`
             self._fail(failure)

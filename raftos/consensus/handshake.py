@@ -44,7 +44,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from raftos.errors import StartupError
+from raftos.errors import UNDECODABLE, StartupError
 from raftos.levels import LEVEL
 
 PROTOCOL_VERSION = 1
@@ -277,8 +277,7 @@ Handshake = Dialling | Accepting
 def _expect(kind: type[Message], frame: bytes) -> Message:
     try:
         return msgspec.msgpack.decode(frame, type=kind)
-    # Beside its own errors msgspec lets these two through, for bad UTF-8 and for deep nesting.
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise Refused(f"it sent something else where {kind.__name__} was expected") from error
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from raftos.consensus import messages
-from raftos.consensus.messages import Answered, Asked
-from raftos.errors import RaftosError, Unreachable, error_for
+from raftos.consensus.messages import Answered, Asked, Malformed
+from raftos.errors import UNDECODABLE, RaftosError, Unreachable, error_for
 
 Answer = Callable[[str, int, bytes], Awaitable[bytes]]
 """`answer(peer, channel, body)` raises RaftosError for a refusal."""
@@ -50,11 +50,12 @@ class Questions:
             del self._open[number]
 
     def answered(self, message: Answered) -> None:
+        """Raises Malformed."""
         question: asyncio.Future[Any] | None = self._open.get(message.id)
         if question is None or question.done():
             return
         if message.error:
-            question.set_exception(error_for(*msgspec.msgpack.decode(message.body, type=tuple[str, str])))
+            question.set_exception(_refusal(message.body))
         else:
             question.set_result(message.body)
 
@@ -73,3 +74,11 @@ class Questions:
     def stop(self) -> None:
         for task in self._answering:
             task.cancel()
+
+
+def _refusal(body: bytes) -> RaftosError:
+    """The error in an answer. Raises Malformed."""
+    try:
+        return error_for(*msgspec.msgpack.decode(body, type=tuple[str, str]))
+    except UNDECODABLE as error:
+        raise Malformed(f"an answer whose error is none: {error}") from error
