@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,10 +14,12 @@ import pytest
 from raftos.config import Config, Voter
 from raftos.consensus.configuration import Configuration, decode, encode
 from raftos.consensus.guard import NO_OP, REGULAR
-from raftos.consensus.opening import Opened, open_data
+from raftos.consensus.journal import Writer
+from raftos.consensus.opening import Opened, open_data, write_now
 from raftos.consensus.recovery import TERMS_AHEAD, make_sole_voter
 from raftos.consensus.snapshots import Header, Stored, pieces_of
 from raftos.errors import StartupError
+from raftos.state import place
 from raftos.state.command import encode_entry, encode_request, new_request_id
 from raftos.state.domains.kv import Get, Put
 from raftos.state.machine import Machine
@@ -253,3 +257,63 @@ def test_the_journal_does_not_give_way_to_a_damaged_snapshot(tmp_path: Path) -> 
     file.unlink()
     with opened(tmp_path / "a") as parts:
         assert parts.journal.last_index == parts.machine.applied_index == 6
+
+
+# Disks that do not do what they are asked for.
+
+
+@pytest.mark.parametrize("call", ["_put", "_sync"])
+def test_a_disk_that_does_not_take_the_beginning_of_the_journal_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """It may have become full just while the snapshot was being installed; with space, all goes on."""
+    with opened(tmp_path / "a") as parts:
+        fill(parts, 5)
+    shutil.copytree(giver(tmp_path / "b"), tmp_path / "a" / "snapshots", dirs_exist_ok=True)
+    with monkeypatch.context() as full:
+        full.setattr(Writer, call, _full)
+        with pytest.raises(StartupError, match=r"No space left.*free some space"), opened(tmp_path / "a"):
+            pass
+    with opened(tmp_path / "a") as parts:
+        assert parts.machine.applied_index == parts.journal.last_index == 31
+
+
+def test_a_sole_voter_that_cannot_be_written_down_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Writer, "_put", _full)
+    folder = tmp_path / "a"
+    folder.mkdir()
+    with pytest.raises(StartupError, match="nothing is changed for certain"):
+        make_sole_voter(folder, config(folder))
+
+
+def damage_state(folder: Path) -> None:
+    [file] = (folder / "state").glob("state-*.sqlite3")
+    file.write_bytes(b"")
+
+
+def test_a_damaged_state_that_cannot_be_replaced_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trimmed(tmp_path / "a")
+    damage_state(tmp_path / "a")
+    with monkeypatch.context() as full:
+        full.setattr(place, "put_in_place", _full)
+        with pytest.raises(StartupError, match="free some space"), opened(tmp_path / "a"):
+            pass
+    with opened(tmp_path / "a") as parts:
+        assert parts.machine.applied_index == 31
+
+
+def test_a_damaged_state_and_a_damaged_snapshot_are_told_in_a_sentence(tmp_path: Path) -> None:
+    trimmed(tmp_path / "a")
+    damage_state(tmp_path / "a")
+    [file] = (tmp_path / "a" / "snapshots").iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(StartupError, match="the snapshot is damaged"), opened(tmp_path / "a"):
+        pass
+
+
+def _full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
