@@ -32,7 +32,7 @@ travel separately; `error_for` turns the second into this tree at the edge.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -169,6 +169,11 @@ class Fault(RaftosError):
 
 class StartupError(RaftosError):
     code = "startup"
+
+
+UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding bytes of others raises: beside its own errors msgspec lets two through, for bad UTF-8 and
+for deep nesting."""
 
 
 def _tree(root: type[RaftosError]) -> list[type[RaftosError]]:

@@ -27,7 +27,8 @@ import msgspec
 
 from raftos.config import is_loopback
 from raftos.consensus.base import Status
-from raftos.consensus.configuration import MAX_PEERS, Add, Change, Promote, Remove, Standing
+from raftos.consensus.configuration import MAX_PEERS, Add, Change, Promote, Remove, Standing, check
+from raftos.consensus.handshake import MAX_ID_LENGTH
 from raftos.errors import (
     Busy,
     Conflict,
@@ -55,7 +56,7 @@ Target = Annotated[str, described("A name or an id.", minLength=1)]
 class Join(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A new member, under an id that was never used before. As `voter` it votes once it has caught up."""
 
-    id: members.Id
+    id: Annotated[str, described("A minted id, of visible ASCII.", minLength=1, maxLength=MAX_ID_LENGTH)]
     name: members.Name
     peer_address: Annotated[str, described("host:port that the others dial; loopback only.")]
     endpoint: Annotated[str, described("The URL of its API.")]
@@ -122,12 +123,14 @@ class MembershipService:
 
         Raises InvalidInput, LimitReached, Conflict (its name is taken, or its id was removed), Unavailable.
         """
-        _check_addresses(newcomer)
+        standing = Standing.LEARNER if newcomer.role == "learner" else Standing.JOINING
+        add = Add(newcomer.id, newcomer.peer_address, standing)
+        check(add)
+        _require_loopback(newcomer)
         await self._until_enabled(deadline)
         await self._require_room(newcomer.id, deadline)
         await self._announce(newcomer, deadline)
-        standing = Standing.LEARNER if newcomer.role == "learner" else Standing.JOINING
-        await self._change(Add(newcomer.id, newcomer.peer_address, standing), deadline)
+        await self._change(add, deadline)
         return await self.show(deadline)
 
     async def promote(self, target: str, deadline: float) -> Changed:
@@ -299,7 +302,7 @@ def _told(found: Known, role: Role, *, changed: bool) -> Changed:
     return Changed(found.id, found.name, role, changed)
 
 
-def _check_addresses(newcomer: Join) -> None:
+def _require_loopback(newcomer: Join) -> None:
     try:
         inside = is_loopback(newcomer.peer_address)
     except StartupError as error:

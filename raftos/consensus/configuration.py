@@ -22,7 +22,8 @@ from enum import StrEnum
 
 import msgspec
 
-from raftos.errors import Conflict, InvalidInput, LimitReached, NotFound
+from raftos.consensus.handshake import check_address, check_member_id
+from raftos.errors import Conflict, InvalidInput, LimitReached, NotFound, StartupError
 
 CONFIGURATION = 16
 """The first byte of a log command that holds a configuration (the journal's `MARK`)."""
@@ -115,9 +116,19 @@ def _with(present: Configuration, add: Add) -> Configuration:
         raise Conflict(f"member {add.id} was removed; let the machine join under a new id, with empty data")
     if present.peer(add.id) is not None:
         return present
+    check(add)
     if len(present.peers) >= MAX_PEERS:
         raise LimitReached(f"the cluster has {MAX_PEERS} members already; remove one first")
     return _with_peer(present, Peer(add.id, add.address, add.standing))
+
+
+def check(add: Add) -> None:
+    """Raises InvalidInput for an id or an address that no other member could make a link with."""
+    try:
+        check_member_id(add.id)
+        check_address(add.address)
+    except StartupError as error:
+        raise InvalidInput(error.message) from None
 
 
 def _with_peer(present: Configuration, peer: Peer) -> Configuration:
@@ -152,5 +163,5 @@ def encode(configuration: Configuration) -> bytes:
 
 
 def decode(command: bytes) -> Configuration:
-    """The configuration in a log command. Raises `msgspec.MsgspecError` for anything else."""
+    """The configuration in a log command. Raises one of UNDECODABLE for what this version cannot read."""
     return _decoder.decode(command[1:])

@@ -29,19 +29,20 @@ from raftos.consensus.calls import Calls, Handover, LeaderCall, chunks, decode_c
 from raftos.consensus.configuration import Change, Configuration, encode
 from raftos.consensus.core import Output, Timings
 from raftos.consensus.disk import Disk
-from raftos.consensus.journal import DiskFull, JournalFailed, Write
+from raftos.consensus.journal import DiskFull, Write
 from raftos.consensus.keeper import HeldSnapshot, Keeper, Policy
-from raftos.consensus.messages import Answered, Asked, Message, SnapshotPiece, SnapshotWanted
+from raftos.consensus.messages import Answered, Asked, Malformed, Message, SnapshotPiece, SnapshotWanted
 from raftos.consensus.opening import Opened, first_configuration
 from raftos.consensus.questions import Questions
 from raftos.consensus.replica import Replica
 from raftos.consensus.replication import NOTICE_S
 from raftos.consensus.snapshots import Stored
-from raftos.consensus.transport import Transport
+from raftos.consensus.transport import Transport, check_peer
 from raftos.consensus.worker import Worker
 from raftos.errors import (
     NotReady,
     RaftosError,
+    StartupError,
     Unreachable,
 )
 from raftos.state.machine import CannotApply
@@ -74,7 +75,8 @@ class Driver:
     ) -> None:
         """`addresses` is where members, by id, were last known to listen for their peers."""
         self._config = config
-        self._addresses = dict(addresses or {})
+        known = (addresses or {}).items()
+        self._addresses = {peer: address for peer, address in known if _can_be_dialled(peer, address)}
         self._secret = secret
         self._version = version
         self._journal, self._snapshots, self._machine = opened.journal, opened.snapshots, opened.machine
@@ -131,7 +133,7 @@ class Driver:
             build=self._version,
         )
         self._questions = Questions(self._transport.send, self._answer)
-        self._disk = Disk(self._loop.call_soon_threadsafe, (DiskFull, JournalFailed))
+        self._disk = Disk(self._loop.call_soon_threadsafe)
         self._worker = Worker(self._fail)
         self._keeper = Keeper(
             self,
@@ -154,9 +156,7 @@ class Driver:
     def _peers(self) -> dict[str, str]:
         """Where each other member is thought to be: as configured, as it joined, as it registered itself."""
         peers = {voter.id: voter.peer_address for voter in self._config.voters}
-        peers.update(
-            {peer.id: peer.address for peer in self._replica.core.configuration.peers if peer.address}
-        )
+        peers.update(_dialled(self._replica.core.configuration))
         peers.update(self._addresses)
         wanted = self._replica.core.followers or peers.keys()
         return {
@@ -273,7 +273,7 @@ class Driver:
         self._addresses[peer] = address
 
     def received(self, peer: str, generation: int, frames: list[bytes]) -> None:
-        """Messages of one link. Raises `msgspec.MsgspecError` for a malformed frame: the link closes."""
+        """Messages of one link. Raises Malformed for what is none: the link closes."""
         now = time.monotonic()
         try:
             for frame in frames:
@@ -286,7 +286,7 @@ class Driver:
                     self._keeper.received(peer, generation, message)
                 elif self._replica.received(now, peer, generation, message):
                     self._kick()
-        except msgspec.MsgspecError:
+        except Malformed:
             raise
         except Exception as failure:  # noqa: BLE001 - as in `_run`
             self._fail(failure)
@@ -331,11 +331,11 @@ class Driver:
                     self._kick()
                     break
             self._write_and_promise()
+            if self._replica.core.configuration is not self._followed:
+                self._follow_configuration()
         except Exception as failure:  # noqa: BLE001 - whatever it is, a half-done step must not be followed by another
             self._fail(failure)
         self._running = False
-        if self._replica.core.configuration is not self._followed:
-            self._follow_configuration()
         if self._replica.core.expelled is not None:
             self._leave(self._replica.core.expelled)
         self._tell_role()
@@ -379,9 +379,9 @@ class Driver:
         """Dial whom the configuration names, and let go of those that it does not name any more."""
         before, self._followed = self._followed, self._replica.core.configuration
         log.info("configuration", voters=self._followed.voters, learners=self._followed.learners)
-        for peer in self._followed.peers:
-            if peer.address and (before is None or before.peer(peer.id) is None):
-                self._transport.set_peer(peer.id, self._addresses.get(peer.id, peer.address))
+        for peer, address in _dialled(self._followed).items():
+            if before is None or before.peer(peer) is None:
+                self._transport.set_peer(peer, self._addresses.get(peer, address))
         for peer_id in self._followed.removed:
             # Not at once: it is to be told first.
             self._loop.call_later(_FAREWELL_S, self._part_with, peer_id)
@@ -563,3 +563,22 @@ class Driver:
     async def _ask(self, peer: str, channel: int, body: bytes, timeout_s: float) -> bytes:
         generation = self._replica.core.links.get(peer)
         return await self._questions.ask(peer, generation, channel, body, timeout_s)
+
+
+def _dialled(configuration: Configuration) -> dict[str, str]:
+    """The addresses of those in a configuration that can be dialled."""
+    return {
+        peer.id: peer.address
+        for peer in configuration.peers
+        if peer.address and _can_be_dialled(peer.id, peer.address)
+    }
+
+
+def _can_be_dialled(peer: str, address: str) -> bool:
+    """Whatever was agreed on once must not keep this member from starting, nor from linking with others."""
+    try:
+        check_peer(peer, address)
+    except StartupError as error:
+        log.warning("a member cannot be dialled; remove it, or have it register again", reason=error.message)
+        return False
+    return True

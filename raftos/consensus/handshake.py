@@ -44,7 +44,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from raftos.errors import StartupError
+from raftos.errors import UNDECODABLE, StartupError
 from raftos.levels import LEVEL
 
 PROTOCOL_VERSION = 1
@@ -162,6 +162,17 @@ def check_member_id(member_id: str) -> None:
         ) from error
 
 
+def check_address(address: str) -> None:
+    """Raise StartupError for an address that no member could tell its peers. An empty one says nothing."""
+    try:
+        msgspec.convert([LEVEL, "", address], About)
+    except msgspec.ValidationError as error:
+        raise StartupError(
+            f"address {address[:80]!r} is not host:port, in at most {MAX_ADDRESS_LENGTH} visible ASCII "
+            "characters and with a port from 1 to 65535; write it like 127.0.0.1:4001"
+        ) from error
+
+
 def first_offer(last: int, now_ms: int) -> int:
     """The generation a dialler offers: above its last, and above all of earlier milliseconds."""
     return max(last + 1, now_ms << 16)
@@ -266,8 +277,7 @@ Handshake = Dialling | Accepting
 def _expect(kind: type[Message], frame: bytes) -> Message:
     try:
         return msgspec.msgpack.decode(frame, type=kind)
-    # Beside its own errors msgspec lets these two through, for bad UTF-8 and for deep nesting.
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise Refused(f"it sent something else where {kind.__name__} was expected") from error
 
 

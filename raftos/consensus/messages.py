@@ -20,8 +20,18 @@ it drops what belongs to an older link before it gets here.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Annotated
 
 import msgspec
+
+from raftos.errors import UNDECODABLE
+
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+"""An index, a term, an offset: so that one more of it still fits into 64 bits, wherever it is written."""
+
+
+class Malformed(msgspec.DecodeError):
+    """What came over a link is no message; the link is to be closed."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -33,17 +43,17 @@ Entry = tuple[bytes, int, int]
 
 
 class Append(Message, frozen=True, tag=1):
-    term: int
-    commit_index: int
-    prev_index: int
-    prev_term: int
+    term: Number
+    commit_index: Number
+    prev_index: Number
+    prev_term: Number
     entries: list[Entry]
     """Consecutive, beginning at prev_index + 1."""
 
 
 class Acknowledged(Message, frozen=True, tag=2):
-    term: int
-    next_index: int
+    term: Number
+    next_index: Number
     success: bool
     reset: bool
     watching: bool = False
@@ -51,45 +61,45 @@ class Acknowledged(Message, frozen=True, tag=2):
 
 
 class VoteRequest(Message, frozen=True, tag=3):
-    term: int
-    last_index: int
-    last_term: int
+    term: Number
+    last_index: Number
+    last_term: Number
 
 
 class VoteGranted(Message, frozen=True, tag=4):
-    term: int
+    term: Number
 
 
 class PreVote(Message, frozen=True, tag=5):
-    term: int
+    term: Number
     """The term the sender would campaign in: its own plus one."""
-    last_index: int
-    last_term: int
+    last_index: Number
+    last_term: Number
     transfer: bool
     question: int = 0
     """Its number: an answer that comes late must not count for the next question."""
 
 
 class PreVoteAnswer(Message, frozen=True, tag=6):
-    term: int
+    term: Number
     """The term that was asked for."""
     granted: bool
-    current_term: int
+    current_term: Number
     question: int = 0
 
 
 class StaleTerm(Message, frozen=True, tag=7):
-    term: int
+    term: Number
 
 
 class Confirm(Message, frozen=True, tag=8):
-    term: int
-    round: int
+    term: Number
+    round: Number
 
 
 class Confirmed(Message, frozen=True, tag=9):
-    term: int
-    round: int
+    term: Number
+    round: Number
 
 
 class BarrierAsked(Message, frozen=True, tag=10):
@@ -98,7 +108,7 @@ class BarrierAsked(Message, frozen=True, tag=10):
 
 class BarrierAnswered(Message, frozen=True, tag=11):
     id: int
-    index: int
+    index: Number
     """The read index, or 0: not the leader (any more), ask another."""
 
 
@@ -123,7 +133,7 @@ class ForwardAnswered(Message, frozen=True, tag=13):
 
 
 class TimeoutNow(Message, frozen=True, tag=14):
-    term: int
+    term: Number
 
 
 class Asked(Message, frozen=True, tag=15):
@@ -141,32 +151,32 @@ class Answered(Message, frozen=True, tag=16):
 class SnapshotOffered(Message, frozen=True, tag=17):
     """What you lack is not in my log any more, but in this file. Repeated until it is acknowledged."""
 
-    term: int
-    index: int
-    index_term: int
+    term: Number
+    index: Number
+    index_term: Number
     """The last entry the snapshot contains, and that entry's term."""
-    size_bytes: int
+    size_bytes: Number
     """Of the file."""
 
 
 class SnapshotWanted(Message, frozen=True, tag=18):
-    index: int
-    index_term: int
-    offset: int
+    index: Number
+    index_term: Number
+    offset: Number
 
 
 class SnapshotPiece(Message, frozen=True, tag=19):
-    index: int
-    index_term: int
-    offset: int
+    index: Number
+    index_term: Number
+    offset: Number
     data: bytes
     """Empty: the file is not there any more."""
 
 
 class Removed(Message, frozen=True, tag=20):
-    index: int
+    index: Number
     """The configuration without the receiver, which is agreed on."""
-    term: int = 0
+    term: Number = 0
     """The sender's."""
 
 
@@ -198,5 +208,8 @@ _decoder = msgspec.msgpack.Decoder(AnyMessage)
 
 
 def decode(frame: bytes) -> AnyMessage:
-    """The message in a frame. Raises `msgspec.MsgspecError` for anything else."""
-    return _decoder.decode(frame)  # type: ignore[no-any-return]  # the decoder is typed by the union
+    """The message in a frame. Raises Malformed for anything else."""
+    try:
+        return _decoder.decode(frame)  # type: ignore[no-any-return]  # the decoder is typed by the union
+    except UNDECODABLE as error:
+        raise Malformed(str(error)) from error

@@ -10,22 +10,24 @@ step that concerns two of them can be cut short, and is finished here:
 | a damaged state that came from a snapshot | a bad disk                  | the snapshot replaces it |
 | a state beyond the journal                | log entries are missing     | the start is refused     |
 | a damaged snapshot beyond the journal     | a bad disk                  | the start is refused     |
+| a snapshot that is of another version     | an upgrade is under way     | the start is refused     |
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from raftos.config import Config
-from raftos.consensus.configuration import Configuration, Peer
-from raftos.consensus.journal import FileStorage, Identity, Journal
-from raftos.consensus.keeper import extract
+from raftos.consensus.configuration import Configuration, Peer, decode
+from raftos.consensus.journal import DiskFull, FileStorage, Identity, Journal, JournalFailed
+from raftos.consensus.keeper import extract, refuse_unreadable
 from raftos.consensus.snapshots import CorruptSnapshot, SnapshotFailed, SnapshotStore, Stored
-from raftos.errors import StartupError
+from raftos.errors import UNDECODABLE, StartupError
 from raftos.state import place
 from raftos.state.machine import Machine
 from raftos.state.storage import StateIncomplete
@@ -73,8 +75,10 @@ def open_member(
         log.error("a snapshot is damaged", name=name, reason=why)
     newest = snapshots.newest
     if newest is not None and _is_ahead(journal, newest):
+        refuse_unreadable(newest)
         _require_sound(snapshots, newest)
         _begin_after(journal, newest)
+    _require_readable(journal)
     machine = _open_machine(state, open_machine, snapshots)
     try:
         if machine.applied_index < journal.first_index - 1:
@@ -95,7 +99,8 @@ def _open_machine(state: Path, open_machine: Callable[[Path], Machine], snapshot
         if newest is None:
             raise
         log.warning("the state is damaged and becomes that of the newest snapshot", index=newest.header.index)
-        place.put_in_place(state, extract(snapshots, newest, state))
+        with _restoring():
+            place.put_in_place(state, extract(snapshots, newest, state))
         return open_machine(state)
 
 
@@ -124,10 +129,22 @@ def _begin_after(journal: Journal, newest: Stored) -> None:
     journal.install(header.index, header.term, header.configuration or None)
     if journal.term < header.term:
         journal.set_hard_state(header.term, None)
+    write_now(journal)
+
+
+def write_now(journal: Journal) -> None:
+    """Make durable what was appended, as long as nobody else uses the journal. Raises StartupError."""
     write = journal.take()
-    if write is not None:
+    if write is None:
+        return
+    try:
         journal.writer.write(write)
-        journal.finish(write)
+    except (DiskFull, JournalFailed) as error:
+        raise StartupError(
+            f"the journal cannot be written: {error.__cause__ or error}; nothing is changed for certain, so "
+            "free some space or mend the disk, and try again"
+        ) from error
+    journal.finish(write)
 
 
 def _restore(machine: Machine, snapshots: SnapshotStore, newest: Stored | None, least_index: int) -> None:
@@ -138,11 +155,30 @@ def _restore(machine: Machine, snapshots: SnapshotStore, newest: Stored | None, 
             "directory"
         )
     log.info("the state becomes that of the newest snapshot", index=newest.header.index)
-    try:
+    with _restoring():
         machine.replace(extract(snapshots, newest, machine.folder))
+
+
+@contextmanager
+def _restoring() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise StartupError(
             f"the state cannot be restored from a snapshot: {error}; free some space"
+        ) from error
+    except (CorruptSnapshot, SnapshotFailed) as error:
+        raise StartupError(f"the state cannot be restored: {error.message}") from error
+
+
+def _require_readable(journal: Journal) -> None:
+    try:
+        if journal.mark is not None:
+            decode(journal.mark.payload)
+    except UNDECODABLE as error:
+        raise StartupError(
+            f"the log names the members of the cluster in a way that this version cannot read ({error}); "
+            "start the version that ran here before, or a newer one"
         ) from error
 
 

@@ -11,13 +11,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
+import structlog
 
 from raftos.consensus import messages
-from raftos.consensus.messages import Answered, Asked
-from raftos.errors import RaftosError, Unreachable, error_for
+from raftos.consensus.messages import Answered, Asked, Malformed
+from raftos.errors import UNDECODABLE, RaftosError, Unreachable, error_for
 
 Answer = Callable[[str, int, bytes], Awaitable[bytes]]
 """`answer(peer, channel, body)` raises RaftosError for a refusal."""
+
+log = structlog.get_logger("raftos.consensus")
 
 
 class Questions:
@@ -50,11 +53,12 @@ class Questions:
             del self._open[number]
 
     def answered(self, message: Answered) -> None:
+        """Raises Malformed."""
         question: asyncio.Future[Any] | None = self._open.get(message.id)
         if question is None or question.done():
             return
         if message.error:
-            question.set_exception(error_for(*msgspec.msgpack.decode(message.body, type=tuple[str, str])))
+            question.set_exception(_refusal(message.body))
         else:
             question.set_result(message.body)
 
@@ -65,11 +69,28 @@ class Questions:
 
     async def _reply(self, peer: str, generation: int, message: Asked) -> None:
         try:
-            reply = Answered(message.id, False, await self._answer(peer, message.channel, message.body))
+            body = await self._answer(peer, message.channel, message.body)
+            self._send(peer, generation, [messages.encode(Answered(message.id, False, body))])
         except RaftosError as error:
-            reply = Answered(message.id, True, msgspec.msgpack.encode((error.code, error.message)))
-        self._send(peer, generation, [messages.encode(reply)])
+            self._refuse(peer, generation, message.id, error)
+        except Exception:
+            # Whatever it is: without a word the asker would wait in vain.
+            log.exception("a question cannot be answered", peer=peer, channel=message.channel)
+            sentence = "the member that was asked could not answer; its log says why"
+            self._refuse(peer, generation, message.id, Unreachable(sentence))
+
+    def _refuse(self, peer: str, generation: int, question: int, error: RaftosError) -> None:
+        body = msgspec.msgpack.encode((error.code, error.message))
+        self._send(peer, generation, [messages.encode(Answered(question, True, body))])
 
     def stop(self) -> None:
         for task in self._answering:
             task.cancel()
+
+
+def _refusal(body: bytes) -> RaftosError:
+    """The error in an answer. Raises Malformed."""
+    try:
+        return error_for(*msgspec.msgpack.decode(body, type=tuple[str, str]))
+    except UNDECODABLE as error:
+        raise Malformed(f"an answer whose error is none: {error}") from error

@@ -22,9 +22,8 @@ import msgspec
 from raftos.config import Config
 from raftos.consensus.configuration import MAX_REMOVED, Configuration, Peer, decode, encode
 from raftos.consensus.guard import FIRST_INDEX, NO_OP
-from raftos.consensus.journal import DiskFull, Journal, JournalFailed
-from raftos.consensus.opening import first_configuration, open_data
-from raftos.errors import StartupError
+from raftos.consensus.journal import Journal
+from raftos.consensus.opening import first_configuration, open_data, write_now
 
 TERMS_AHEAD = 1_000_000
 """More than the others can have held elections: at one in a second it would take them eleven days."""
@@ -60,10 +59,4 @@ def _append(journal: Journal, member_id: str, command: bytes) -> None:
         journal.append(bytes((NO_OP,)), FIRST_INDEX, 0)
     journal.set_hard_state(journal.term + TERMS_AHEAD, member_id)
     journal.append(command, journal.last_index + 1, journal.term)
-    write = journal.take()
-    assert write is not None
-    try:
-        journal.writer.write(write)
-    except (DiskFull, JournalFailed) as error:
-        raise StartupError(f"nothing is changed for certain: {error}; mend the disk and ask again") from error
-    journal.finish(write)
+    write_now(journal)

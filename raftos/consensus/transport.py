@@ -201,10 +201,7 @@ class Transport:
         What the peer told before no longer counts; what it tells with its next link will.
         Raises StartupError for an address that is not host:port or too long, and for an id out of its limits.
         """
-        check_member_id(peer)
-        split_address(address)
-        if len(address) > MAX_ADDRESS_LENGTH:
-            raise StartupError(f"address {address[:80]!r}... is longer than {MAX_ADDRESS_LENGTH} characters")
+        check_peer(peer, address)
         known = self._peers.get(peer)
         if peer == self._identity.member_id or known == address:
             return
@@ -281,6 +278,14 @@ class Transport:
         self._links.keep_alive(loop.time())
         period_s = min(self._settings.ping_after_s, self._settings.silent_after_s) / 4
         self._sweeper = loop.call_later(period_s, self._sweep)
+
+
+def check_peer(peer: str, address: str) -> None:
+    """Raise StartupError for what `Transport.set_peer` refuses: who cannot be dialled."""
+    check_member_id(peer)
+    if len(address) > MAX_ADDRESS_LENGTH:
+        raise StartupError(f"address {address[:80]!r}... is longer than {MAX_ADDRESS_LENGTH} characters")
+    split_address(address)
 
 
 class _Links:

@@ -32,6 +32,7 @@ import lz4.frame
 import msgspec
 
 from raftos.consensus.snapshots.errors import CorruptSnapshot, NewerSnapshot, SnapshotFailed
+from raftos.errors import UNDECODABLE
 
 FORMAT: Final = 1
 MAX_CHUNK_BYTES: Final = 2**20
@@ -196,7 +197,7 @@ class Decoder:
         payload, seed = self._read_checked(size, crc32(length, seed))
         try:
             header = msgspec.msgpack.decode(payload, type=Header)
-        except msgspec.MsgspecError:
+        except UNDECODABLE:
             self._refuse("its header is none")
         if not 0 < header.raw_bytes <= MAX_RAW_BYTES:
             self._refuse(f"it says that it holds {header.raw_bytes} bytes")

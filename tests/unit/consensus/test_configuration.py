@@ -61,6 +61,12 @@ def test_a_change_asked_for_again_changes_nothing(change: Change) -> None:
     ("change", "refusal"),
     [
         (Add("d", "x:1", Standing.VOTER), InvalidInput),
+        (Add("d" * 65, "h:1", Standing.JOINING), InvalidInput),
+        (Add("d e", "h:1", Standing.JOINING), InvalidInput),
+        (Add("d", "nowhere", Standing.LEARNER), InvalidInput),
+        (Add("d", "h:0", Standing.LEARNER), InvalidInput),
+        (Add("d", "h:65536", Standing.LEARNER), InvalidInput),
+        (Add("d", "h" * 256 + ":1", Standing.LEARNER), InvalidInput),
         (Promote("x"), NotFound),
         (Remove("x"), NotFound),
     ],

@@ -10,18 +10,19 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import pytest
 
 from raftos.config import Config, Voter
 from raftos.consensus import disk, messages
 from raftos.consensus.base import Role
 from raftos.consensus.calls import joined
-from raftos.consensus.configuration import Configuration, Peer
+from raftos.consensus.configuration import Configuration, Peer, Standing, encode
 from raftos.consensus.core import Frame
 from raftos.consensus.driver import Driver
 from raftos.consensus.guard import NO_OP
 from raftos.consensus.journal import FileStorage, Identity, Journal
-from raftos.consensus.messages import Acknowledged, Append
+from raftos.consensus.messages import Acknowledged, Answered, Append
 from raftos.consensus.opening import Opened, open_member
 from raftos.consensus.proposals import MAX_BATCH_REQUESTS
 from raftos.consensus.snapshots import SnapshotStore
@@ -29,6 +30,7 @@ from raftos.errors import NoQuorum, NotReady, OutcomeUnknown
 from raftos.state.command import encode_request, is_ok, new_request_id
 from raftos.state.domains.kv import Put
 from raftos.state.machine import Machine
+from tests.unit.consensus.test_messages import NESTED
 
 APPLY_S = 0.02
 
@@ -224,16 +226,17 @@ def test_a_calm_member_looks_twice_in_a_heartbeat_however_its_links_come_and_go(
     run(scenario())
 
 
+@pytest.mark.parametrize("failure", [RuntimeError("half way"), msgspec.ValidationError("half way")])
 def test_a_failure_while_working_off_a_message_stops_the_member(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     """Half of a message may have been worked off; closing the link would not undo that."""
 
     async def scenario() -> None:
         async with leading(tmp_path) as (driver, _):
-            monkeypatch.setattr(driver._replica, "received", _fails)
+            monkeypatch.setattr(driver._replica, "received", lambda *_: _raise(failure))
             driver.received("m2", 1, [messages.encode(messages.StaleTerm(1))])
-            with pytest.raises(RuntimeError, match="half way"):
+            with pytest.raises(type(failure), match="half way"):
                 await driver.failed
 
     run(scenario())
@@ -269,6 +272,10 @@ def test_what_became_durable_on_the_thread_is_acknowledged_without_another_event
                 await asyncio.sleep(0.05)
 
     run(scenario())
+
+
+def _raise(failure: Exception) -> None:
+    raise failure
 
 
 def _fails(*_: object) -> None:
@@ -323,3 +330,85 @@ def test_a_member_whose_removal_was_undone_is_dialled_as_before(
             assert "b" not in consensus._transport._peers
 
     asyncio.run(scenario())
+
+
+UNDIALABLE = (
+    Peer("m9", "nowhere", Standing.LEARNER),
+    Peer("x" * 65, "127.0.0.1:9", Standing.JOINING),
+    Peer("z", "127.0.0.1:9", Standing.LEARNER),
+)
+"""Two that an earlier version let in, although nobody can dial them, and one like any other."""
+
+
+def test_a_log_that_names_members_nobody_can_dial_keeps_no_member_from_starting(tmp_path: Path) -> None:
+    """They are passed over, as is an address that a member registered; who comes after them is dialled."""
+
+    async def scenario() -> None:
+        parts = opened(tmp_path)
+        agreed = Configuration((Peer("m1", "127.0.0.1:9"), *UNDIALABLE))
+        parts.journal.append(bytes((NO_OP,)), 1, 0)
+        parts.journal.append(encode(agreed), 2, 0)
+        driver = Driver(config(tmp_path), bytes(32), parts, addresses={"z": "nowhere", "x" * 65: "h:1"})
+        await driver.start()
+        assert driver._transport._peers == {"z": "127.0.0.1:9"}
+        async with asyncio.timeout(5):
+            while driver.status().role != Role.LEADER:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+        assert driver._transport._peers == {"z": "127.0.0.1:9"}
+        await driver.stop()
+        parts.machine.close()
+
+    run(scenario())
+
+
+def test_members_that_nobody_can_dial_do_not_keep_others_from_being_dialled(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with leading(tmp_path) as (driver, _):
+            driver._replica.core.configuration = Configuration((Peer("m1", ""), *UNDIALABLE))
+            driver._kick()
+            await asyncio.sleep(0.05)
+            assert driver._transport._peers == {"z": "127.0.0.1:9"}
+            assert not driver.failed.done()
+
+    run(scenario())
+
+
+def test_a_configuration_that_cannot_be_followed_stops_the_member(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would go on without links to some of the others, and nobody would know."""
+
+    async def scenario() -> None:
+        async with leading(tmp_path) as (driver, _):
+            monkeypatch.setattr(driver._transport, "set_peer", _fails)
+            driver._replica.core.configuration = Configuration((Peer("m1", ""), Peer("z", "127.0.0.1:9")))
+            driver._kick()
+            with pytest.raises(RuntimeError, match="half way"):
+                await driver.failed
+
+    run(scenario())
+
+
+BAD_TEXT = b"\x92\xa1\xff\xa1x"
+"""What an error in an answer looks like, but that its code is no UTF-8."""
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [b"\xc1", NESTED, messages.encode(Answered(1, error=True, body=BAD_TEXT))],
+    ids=["none", "nested", "answer"],
+)
+def test_what_is_no_message_closes_the_link_and_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frame: bytes
+) -> None:
+    async def scenario() -> None:
+        async with leading(tmp_path) as (driver, _):
+            monkeypatch.setattr(driver._questions, "_send", lambda *_: True)
+            asked = asyncio.ensure_future(driver._questions.ask("m2", 1, 0, b"", 5))
+            await asyncio.sleep(0)
+            with pytest.raises(messages.Malformed):
+                driver.received("m2", 1, [frame])
+            assert not driver.failed.done()
+            asked.cancel()
+
+    run(scenario())

@@ -57,6 +57,9 @@ ALL: list[Message] = [
     Removed(901, 7),
 ]
 
+NESTED = b"\x93\x07\x01" + b"\x91" * 100_000 + b"\x90"
+"""A StaleTerm with one element more, as a later version may send it; its lists are nested deeply."""
+
 
 @pytest.mark.parametrize("message", ALL, ids=lambda message: type(message).__name__)
 def test_a_message_comes_back_as_it_was(message: Message) -> None:
@@ -79,6 +82,11 @@ def test_every_kind_of_message_is_tried_here() -> None:
         msgspec.msgpack.encode([3, "term", 1, 1]),
         msgspec.msgpack.encode([3, 1]),
         msgspec.msgpack.encode([1, 1, 1, 1, 1, [[b"no index"]]]),
+        msgspec.msgpack.encode([7, 2**64 - 1]),
+        msgspec.msgpack.encode([7, -1]),
+        msgspec.msgpack.encode([18, 1, 1, 2**63]),
+        msgspec.msgpack.encode([18, 1, 1, -1]),
+        NESTED,
         messages.encode(StaleTerm(1)) + b"\x00",
     ],
 )

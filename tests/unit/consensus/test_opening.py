@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from raftos.config import Config, Voter
 from raftos.consensus.configuration import Configuration, decode, encode
 from raftos.consensus.guard import NO_OP, REGULAR
-from raftos.consensus.opening import Opened, open_data
+from raftos.consensus.journal import Writer
+from raftos.consensus.opening import Opened, open_data, write_now
 from raftos.consensus.recovery import TERMS_AHEAD, make_sole_voter
 from raftos.consensus.snapshots import Header, Stored, pieces_of
 from raftos.errors import StartupError
 from raftos.levels import LEVEL
-from raftos.state import copying
+from raftos.state import copying, place
 from raftos.state.command import encode_entry, encode_request, new_request_id
 from raftos.state.domains.kv import Get, Put
 from raftos.state.machine import Machine
+from raftos.state.storage import FORMAT, OLDEST_FORMAT
 from tests.unit.damaging import overwrite
 from tests.unit.enabling import enabled
 
@@ -63,7 +68,8 @@ def fill(parts: Opened, count: int, *, term: int = 1) -> None:
     parts.machine.sync()
 
 
-def snapshot(parts: Opened, folder: Path, *, term: int = 1) -> Stored:
+def snapshot(parts: Opened, folder: Path, *, term: int = 1, **changes: object) -> Stored:
+    """A snapshot of all that is applied, whose header may say something else."""
     copied = parts.machine.copy_to(folder / "copy.sqlite3")
     header = Header(
         "cluster",
@@ -78,6 +84,7 @@ def snapshot(parts: Opened, folder: Path, *, term: int = 1) -> Stored:
         "1.0",
         0,
     )
+    header = msgspec.structs.replace(header, **changes)
     return parts.snapshots.write(header, pieces_of(folder / "copy.sqlite3"))
 
 
@@ -90,11 +97,11 @@ def value(machine: Machine) -> bytes:
     return found
 
 
-def giver(folder: Path, count: int = 30, *, term: int = 1) -> Path:
+def giver(folder: Path, count: int = 30, *, term: int = 1, **changes: object) -> Path:
     """The snapshots of a member that has applied so much."""
     with opened(folder) as parts:
         fill(parts, count, term=term)
-        snapshot(parts, folder, term=term)
+        snapshot(parts, folder, term=term, **changes)
     return folder / "snapshots"
 
 
@@ -284,3 +291,97 @@ def test_the_journal_does_not_give_way_to_a_damaged_snapshot(tmp_path: Path) -> 
     file.unlink()
     with opened(tmp_path / "a") as parts:
         assert parts.journal.last_index == parts.machine.applied_index == 6
+
+
+OTHER_VERSIONS: list[dict[str, object]] = [
+    {"state_format": FORMAT + 1},
+    {"state_format": OLDEST_FORMAT - 1},
+    {"configuration": encode(Configuration.of("abc")).replace(b"voter", b"ghost")},
+    {"configuration": b"\x10\x92\x91\x93\xa1\xff"},
+]
+"""What the header of a snapshot says that another version of raftos made."""
+
+
+@pytest.mark.parametrize("changes", OTHER_VERSIONS)
+def test_the_journal_does_not_give_way_to_a_snapshot_of_another_version(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    """In an upgrade a newer leader may have sent it; the journal is all the older one can go on from."""
+    with opened(tmp_path / "a") as parts:
+        fill(parts, 5)
+    shutil.copytree(giver(tmp_path / "b", **changes), tmp_path / "a" / "snapshots", dirs_exist_ok=True)
+    with pytest.raises(StartupError, match="run a version that can"), opened(tmp_path / "a"):
+        pass
+    [file] = (tmp_path / "a" / "snapshots").iterdir()
+    file.unlink()
+    with opened(tmp_path / "a") as parts:
+        assert parts.journal.last_index == parts.machine.applied_index == 6
+
+
+def test_a_log_whose_members_cannot_be_read_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with opened(tmp_path / "a") as parts:
+        fill(parts, 5)
+        parts.journal.append(b"\x10garbage", 7, 1)
+        write_now(parts.journal)
+    with pytest.raises(StartupError, match="start the version that ran here"), opened(tmp_path / "a"):
+        pass
+
+
+# Disks that do not do what they are asked for.
+
+
+@pytest.mark.parametrize("call", ["_put", "_sync"])
+def test_a_disk_that_does_not_take_the_beginning_of_the_journal_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """It may have become full just while the snapshot was being installed; with space, all goes on."""
+    with opened(tmp_path / "a") as parts:
+        fill(parts, 5)
+    shutil.copytree(giver(tmp_path / "b"), tmp_path / "a" / "snapshots", dirs_exist_ok=True)
+    with monkeypatch.context() as full:
+        full.setattr(Writer, call, _full)
+        with pytest.raises(StartupError, match=r"No space left.*free some space"), opened(tmp_path / "a"):
+            pass
+    with opened(tmp_path / "a") as parts:
+        assert parts.machine.applied_index == parts.journal.last_index == 31
+
+
+def test_a_sole_voter_that_cannot_be_written_down_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Writer, "_put", _full)
+    folder = tmp_path / "a"
+    folder.mkdir()
+    with pytest.raises(StartupError, match="nothing is changed for certain"):
+        make_sole_voter(folder, config(folder))
+
+
+def damage_state(folder: Path) -> None:
+    [file] = (folder / "state").glob("state-*.sqlite3")
+    file.write_bytes(b"")
+
+
+def test_a_damaged_state_that_cannot_be_replaced_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trimmed(tmp_path / "a")
+    damage_state(tmp_path / "a")
+    with monkeypatch.context() as full:
+        full.setattr(place, "put_in_place", _full)
+        with pytest.raises(StartupError, match="free some space"), opened(tmp_path / "a"):
+            pass
+    with opened(tmp_path / "a") as parts:
+        assert parts.machine.applied_index == 31
+
+
+def test_a_damaged_state_and_a_damaged_snapshot_are_told_in_a_sentence(tmp_path: Path) -> None:
+    trimmed(tmp_path / "a")
+    damage_state(tmp_path / "a")
+    [file] = (tmp_path / "a" / "snapshots").iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(StartupError, match="the snapshot is damaged"), opened(tmp_path / "a"):
+        pass
+
+
+def _full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -240,3 +240,12 @@ def test_limits_hold_for_what_is_written(changes: dict[str, object]) -> None:
     """Nothing is written that could not be read again."""
     with pytest.raises(SnapshotFailed, match="allowed are"):
         write_to(io.BytesIO(), msgspec.structs.replace(header_of(130), **changes), [RAW])
+
+
+def test_a_header_whose_text_is_none_is_damage() -> None:
+    """Its checksum is right: whoever wrote it wrote nonsense."""
+    preamble, seed = format._checked(format._PREAMBLE.pack(format._MAGIC, format.FORMAT))
+    payload = msgspec.msgpack.encode(header_of(40, version="abc")).replace(b"abc", b"\xff\xff\xff")
+    head, _ = format._checked(len(payload).to_bytes(4, "little") + payload, seed)
+    with pytest.raises(CorruptSnapshot, match="header is none"):
+        Decoder(io.BytesIO(preamble + head))
