@@ -28,3 +28,6 @@ TOLD_SINCE = 2
 
 MEMBERSHIP_SINCE = 2
 """From this level on members may come and go, and be sent snapshots."""
+
+NUMBERED_SINCE = 2
+"""From this level on the answer to a pre-vote says which question it answers."""
