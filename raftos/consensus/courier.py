@@ -9,8 +9,9 @@ stopped, and its disk sets the pace: a few pieces are under way at a time.
     fetching | verifying --(damaged, disk full, gone at the leader)--> nothing, until it is offered again
 
 A leader remembers who fetches what only to keep that file, and the log after it, until nothing was asked
-for during SERVING_S. Whoever begins anew after all of it was sent may have got it damaged because it is
-damaged here: so it is verified first, and discarded if that is true.
+for during SERVING_S. Whoever begins anew after all of it was sent, or a part could not be read, may do so
+because it is damaged here: so it is verified first, and discarded if that is true. What cannot be read once
+costs no snapshot: the disk may have failed for a moment, or it is gone already.
 
 Files are touched by `work` alone, which runs jobs in order, elsewhere.
 """
@@ -25,7 +26,7 @@ import structlog
 
 from raftos.consensus.core import Offer
 from raftos.consensus.messages import Message, SnapshotPiece, SnapshotWanted
-from raftos.consensus.snapshots import Incoming, Pin, SnapshotStore, Stored, snapshot_name
+from raftos.consensus.snapshots import CorruptSnapshot, Incoming, Pin, SnapshotStore, Stored, snapshot_name
 from raftos.errors import RaftosError
 
 PIECE_BYTES = 2**20
@@ -64,6 +65,8 @@ class _Serving:
     """(link generation, offset) of the pieces that wait to be read: asked for again, they are sent once."""
     is_sent: bool = False
     """All of it was sent once."""
+    has_failed: bool = False
+    """A part could not be read, and it was not found sound since."""
 
 
 class Courier:
@@ -212,7 +215,7 @@ class Courier:
         if piece in serving.reading:
             return
         serving.reading.add(piece)
-        is_doubtful = serving.is_sent and message.offset == 0
+        is_doubtful = (serving.is_sent or serving.has_failed) and message.offset == 0
 
         def read() -> bytes:
             if is_doubtful:
@@ -222,8 +225,10 @@ class Courier:
         def send(data: bytes | RaftosError) -> None:
             serving.reading.discard(piece)
             if isinstance(data, RaftosError):
-                self._discard(name, data)
+                self._unreadable(peer, serving, data, again=is_doubtful and serving.has_failed)
                 data = b""
+            elif is_doubtful:
+                serving.has_failed = False
             serving.is_sent = message.offset + len(data) >= serving.pin.stored.size_bytes
             self._send(
                 peer, generation, SnapshotPiece(message.index, message.index_term, message.offset, data)
@@ -239,6 +244,14 @@ class Courier:
             serving = self._serving[peer] = _Serving(pin, self._now)
         serving.asked_at = self._now
         return serving
+
+    def _unreadable(self, peer: str, serving: _Serving, why: RaftosError, *, again: bool) -> None:
+        """It goes if it is damaged, or the disk fails `again`, and it is not gone already."""
+        if isinstance(why, CorruptSnapshot) or (again and self._serving.get(peer) is serving):
+            self._discard(serving.pin.stored.name, why)
+        else:
+            serving.has_failed = True
+            log.warning("a snapshot cannot be read for now", peer=peer, reason=why.message)
 
     def _discard(self, name: str, why: RaftosError) -> None:
         """Nobody can be sent it: it would be fetched in vain for ever."""

@@ -226,6 +226,46 @@ def test_a_damaged_one_that_somebody_holds_stays_until_it_is_wanted_later(pair: 
     assert (pair.leader.lost, pair.leader.store.newest) == (1, None)
 
 
+def unreadable(*_: object) -> bytes:
+    raise OSError(5, "Input/output error")
+
+
+def test_a_disk_that_fails_for_a_moment_costs_no_snapshot(pair: Pair) -> None:
+    read = pair.leader.storage.read
+    for _ in range(2):
+        pair.offer()
+        pair.leader.storage.read = unreadable  # type: ignore[method-assign]
+        pair.carry()
+        assert (pair.follower.arrived, pair.leader.lost) == ([], 0)
+        pair.leader.storage.read = read  # type: ignore[method-assign]
+        pair.offer()
+        pair.ask()
+        pair.follower.courier.installed()
+    pair.offer()
+    pair.carry()
+    assert (len(pair.follower.arrived), pair.leader.lost) == (1, 0)
+
+
+def test_one_that_the_disk_cannot_read_again_and_again_is_discarded(pair: Pair) -> None:
+    pair.leader.storage.read = unreadable  # type: ignore[method-assign]
+    for _ in range(2):
+        pair.offer()
+        pair.carry()
+    assert (pair.leader.lost, pair.leader.store.newest) == (1, None)
+
+
+def test_a_piece_of_one_that_is_gone_by_now_costs_no_other(pair: Pair) -> None:
+    pair.offer()
+    pair.leader.is_busy = True
+    pair.ask()
+    newer = pair.leader.store.write(header(95), [RAW])
+    pair.leader.courier.wanted(pair.now, "follower", 1, SnapshotWanted(95, 3, 0))
+    pair.leader.store.keep(1)
+    pair.leader.is_busy = False
+    pair.leader._work(lambda: None, lambda _: None)
+    assert (pair.leader.lost, pair.leader.store.newest) == (0, newer)
+
+
 def test_a_full_disk_ends_it_until_the_next_offer(pair: Pair) -> None:
     pair.offer()
     pieces = pair.ask()
