@@ -239,6 +239,7 @@ class Driver:
 
     def distrust(self, sentence: str) -> None:
         if self._started:
+            self._keeper.distrust(sentence)
             self._trouble(distrust=sentence)
         else:
             self._distrust = sentence

@@ -140,6 +140,7 @@ class Keeper:
         self._version = version
         self._making = False
         self._waiting: list[Waiting] = []
+        self._distrust: str | None = None
         self._made_at = self._not_before = world.now()
         if snapshots.newest is not None:
             self._tell_replica(snapshots.newest)
@@ -159,6 +160,10 @@ class Keeper:
             self.courier.piece(self._world.now(), peer, generation, message)
         else:
             self.courier.wanted(self._world.now(), peer, generation, message)
+
+    def distrust(self, sentence: str) -> None:
+        """What is applied here is wrong, for good: a snapshot that is being written is not kept."""
+        self._distrust = sentence
 
     def tick(self) -> None:
         """Make a snapshot if it is time to. Call it several times a second."""
@@ -241,6 +246,10 @@ class Keeper:
     def _written(self, stored: Stored | RaftosError) -> None:
         if isinstance(stored, RaftosError):
             self._failed(stored)
+            return
+        if self._distrust is not None:
+            why = NotReady(f"no snapshot of a member in trouble: {self._distrust}")
+            self._world.work(lambda: self._snapshots.discard(stored.name), lambda _: self._failed(why))
             return
         log.info("made a snapshot", index=stored.header.index, size_bytes=stored.size_bytes)
         self._tell_replica(stored)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -19,7 +20,7 @@ from raftos.consensus.driver import Driver
 from raftos.consensus.keeper import Keeper, Policy
 from raftos.consensus.messages import Message, SnapshotWanted
 from raftos.consensus.replica import Replica
-from raftos.consensus.snapshots import SnapshotStore, Stored, read_header
+from raftos.consensus.snapshots import Header, SnapshotStore, Stored, read_header
 from raftos.consensus.worker import Worker
 from raftos.errors import NotReady, RaftosError
 from raftos.state.machine import CannotApply, Machine
@@ -259,6 +260,34 @@ def test_a_snapshot_begun_before_the_state_was_found_wrong_is_not_kept(tmp_path:
                 await waiting
             assert member.snapshots.newest is None
             await member.until(lambda: not (member.parts.machine.folder / "copy.sqlite3").exists())
+
+    run(scenario())
+
+
+def test_a_snapshot_being_written_while_the_state_is_found_wrong_is_not_kept(tmp_path: Path) -> None:
+    """Nor do the sound ones of before go for it."""
+
+    async def scenario() -> None:
+        async with Running(tmp_path, snapshot_keep=1) as member:
+            await member.write(5)
+            (await member.driver.snapshot(time.monotonic() + 5)).__exit__(None, None, None)
+            sound = member.snapshots.newest
+            await member.write(5)
+            write, is_writing, may_end = member.snapshots.write, threading.Event(), threading.Event()
+
+            def slow(header: Header, pieces: Iterable[bytes]) -> Stored:
+                is_writing.set()
+                may_end.wait(5)
+                return write(header, pieces)
+
+            member.snapshots.write = slow  # type: ignore[method-assign]
+            waiting = asyncio.ensure_future(member.driver.snapshot(time.monotonic() + 5))
+            await member.until(is_writing.is_set)
+            member.driver.distrust("its state is wrong")
+            may_end.set()
+            with pytest.raises(NotReady, match="its state is wrong"):
+                await waiting
+            assert member.snapshots.all() == [sound]
 
     run(scenario())
 
