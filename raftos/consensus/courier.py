@@ -18,6 +18,7 @@ Files are touched by `work` alone, which runs jobs in order, elsewhere.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -82,8 +83,9 @@ class Courier:
         *,
         piece_bytes: int = PIECE_BYTES,
     ) -> None:
-        """`arrived` is called with a snapshot that is whole and durable; answer with `installed`.
+        """`arrived` is called with a snapshot that is whole and durable.
 
+        Answer with `installed` or `not_installed`.
         `lost` is called when one was found damaged, and is not kept any more.
         """
         self._store = store
@@ -93,6 +95,9 @@ class Courier:
         self._lost = lost
         self._piece_bytes = piece_bytes
         self._fetch: _Fetch | None = None
+        self._arrived_last: Offer | None = None
+        self._not_before = -math.inf
+        """Until then nothing is fetched: what arrived last could not be installed."""
         self._serving: dict[str, _Serving] = {}
         self._now = 0.0
 
@@ -102,13 +107,25 @@ class Courier:
         """The leader has what this member lacks: fetch it, or go on with it."""
         self._now = now
         fetch = self._fetch
-        if fetch is not None and fetch.is_whole:
+        if now < self._not_before or (fetch is not None and fetch.is_whole):
             return
-        if fetch is None or not _is_same(fetch.offer, offer):
+        stored = self._here(offer) if fetch is None else None
+        if stored is not None:
+            self._fetch = _Fetch(offer, now, is_whole=True)
+            self._arrived(stored)
+        elif fetch is None or not _is_same(fetch.offer, offer):
             self._begin(offer)
         elif fetch.offer != offer or (now - fetch.heard_at >= STALLED_S and not fetch.writing):
             fetch.offer = offer
             self._resume(fetch)
+
+    def _here(self, offer: Offer) -> Stored | None:
+        """What is offered, if it arrived before and is kept; the same of another member may be another file."""
+        last = self._arrived_last
+        if last is None or not _is_same(last, offer):
+            return None
+        name = snapshot_name(offer.index, offer.term)
+        return next((stored for stored in self._store.all() if stored.name == name), None)
 
     def _begin(self, offer: Offer) -> None:
         fetch = self._fetch = _Fetch(offer, self._now)
@@ -181,12 +198,17 @@ class Courier:
         if isinstance(stored, RaftosError):
             self._give_up(fetch, stored)
         else:
+            self._arrived_last = fetch.offer
             log.info("fetched a snapshot", index=stored.header.index, size_bytes=stored.size_bytes)
             self._arrived(stored)
 
     def installed(self) -> None:
         """What arrived is in force, or was not wanted any more: another may be fetched."""
         self._fetch = None
+
+    def not_installed(self, again_at: float) -> None:
+        """What arrived could not be installed: with the first offer from then on it is tried again."""
+        self._fetch, self._not_before = None, again_at
 
     def _give_up(self, fetch: _Fetch, why: object) -> None:
         log.warning(

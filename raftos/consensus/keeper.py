@@ -27,14 +27,14 @@ from raftos.consensus.courier import PIECE_BYTES, Courier
 from raftos.consensus.journal import Journal
 from raftos.consensus.messages import Message, SnapshotPiece, SnapshotWanted
 from raftos.consensus.replica import Replica
-from raftos.consensus.snapshots import Header, SnapshotStore, Stored, pieces_of
+from raftos.consensus.snapshots import CorruptSnapshot, Header, SnapshotStore, Stored, pieces_of
 from raftos.errors import NotReady, RaftosError
 from raftos.state.copying import Copied, restore_file
 from raftos.state.machine import Machine
 from raftos.state.place import COPY_NAME
 
 RETRY_S = 5.0
-"""After a snapshot could not be made (disk full), this long until the next try."""
+"""After a snapshot could not be made or installed (disk full), this long until the next try."""
 
 log = structlog.get_logger("raftos.consensus")
 
@@ -141,6 +141,8 @@ class Keeper:
         self._making = False
         self._waiting: list[Waiting] = []
         self._distrust: str | None = None
+        self._not_installed: tuple[int, str] | None = None
+        """The index of a snapshot that could not be installed, and why."""
         self._made_at = self._not_before = world.now()
         if snapshots.newest is not None:
             self._tell_replica(snapshots.newest)
@@ -322,9 +324,25 @@ class Keeper:
 
     def _extracted(self, stored: Stored, path: Path | RaftosError) -> None:
         if isinstance(path, RaftosError):
-            log.error("the snapshot cannot be extracted", reason=path.message)
-        elif self._replica.wants_snapshot(stored.header.index):
+            self._keep_for_later(stored, path)
+            return
+        if self._replica.wants_snapshot(stored.header.index):
             self._world.exchange(path, stored)
             self._tell_replica(stored)
             self._forget()
         self.courier.installed()
+
+    def _keep_for_later(self, stored: Stored, why: RaftosError) -> None:
+        """It need not be fetched again, unless it was damaged since it came."""
+        log.error("the snapshot cannot be extracted", reason=why.message)
+        self._not_installed = stored.header.index, f"the leader's snapshot cannot be installed: {why.message}"
+        if isinstance(why, CorruptSnapshot):
+            self._world.work(lambda: self._snapshots.discard(stored.name), lambda _: None)
+        self.courier.not_installed(self._world.now() + RETRY_S)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why this member cannot catch up, or None. It says nothing about what it has applied so far."""
+        if self._not_installed is None or not self._replica.wants_snapshot(self._not_installed[0]):
+            return None
+        return self._not_installed[1]

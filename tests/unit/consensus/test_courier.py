@@ -210,7 +210,34 @@ def test_a_sound_one_that_is_wanted_again_is_sent_again(pair: Pair) -> None:
         pair.offer()
         pair.carry()
         pair.follower.courier.installed()
+        pair.follower.store.discard(pair.stored.name)
     assert (len(pair.follower.arrived), pair.leader.lost) == (3, 0)
+
+
+def test_what_could_not_be_installed_is_not_fetched_again_but_tried_again_after_a_while(pair: Pair) -> None:
+    pair.offer()
+    pair.carry()
+    pair.follower.courier.not_installed(pair.now + 5)
+    pair.offer()
+    assert len(pair.follower.arrived) == 1
+    pair.now += 5
+    pair.offer(generation=2)
+    assert len(pair.follower.arrived) == 2
+    pair.offer()
+    assert len(pair.follower.arrived) == 2, "one at a time"
+    assert not pair.follower.sent
+
+
+def test_the_file_of_another_member_is_fetched_although_one_of_that_name_is_here(pair: Pair) -> None:
+    """The state in the first one may not be what its header says."""
+    pair.offer()
+    pair.carry()
+    pair.follower.courier.not_installed(pair.now)
+    pair.offer("other")
+    assert pair.follower.sent
+    while pieces := pair.ask():
+        pair.bring(pieces, peer="other")
+    assert len(pair.follower.arrived) == 2
 
 
 def test_a_damaged_one_that_somebody_holds_stays_until_it_is_wanted_later(pair: Pair) -> None:

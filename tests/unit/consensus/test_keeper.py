@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any, Self
@@ -17,12 +17,13 @@ import pytest
 from raftos.config import Config
 from raftos.consensus.configuration import Configuration
 from raftos.consensus.driver import Driver
-from raftos.consensus.keeper import Keeper, Policy
+from raftos.consensus.keeper import RETRY_S, Keeper, Policy
 from raftos.consensus.messages import Message, SnapshotWanted
+from raftos.consensus.opening import Opened
 from raftos.consensus.replica import Replica
-from raftos.consensus.snapshots import Header, SnapshotStore, Stored, read_header
+from raftos.consensus.snapshots import CorruptSnapshot, Header, SnapshotStore, Stored, read_header
 from raftos.consensus.worker import Worker
-from raftos.errors import NotReady, RaftosError
+from raftos.errors import NotReady, RaftosError, StartupError
 from raftos.state.machine import CannotApply, Machine
 from tests.unit.consensus import test_opening
 from tests.unit.consensus.test_driver import config, opened, puts
@@ -234,7 +235,11 @@ class AtOnce:
         self._machine, self._replica = machine, replica
 
     def work(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        done(job())
+        try:
+            value = job()
+        except RaftosError as error:
+            value = error
+        done(value)
 
     def exchange(self, path: Path, stored: Stored) -> None:
         self._machine.replace(path)
@@ -292,9 +297,10 @@ def test_a_snapshot_being_written_while_the_state_is_found_wrong_is_not_kept(tmp
     run(scenario())
 
 
-def test_who_installs_again_and_again_keeps_no_more_snapshots_than_it_should(tmp_path: Path) -> None:
-    """It may never get as far as making one of its own, and its disk would fill up."""
-    with test_opening.opened(tmp_path / "a") as parts:
+@contextmanager
+def following(folder: Path) -> Iterator[tuple[Opened, Keeper]]:
+    """A member that follows, and its keeper."""
+    with test_opening.opened(folder) as parts:
         replica = Replica(
             member_id="a",
             configuration=Configuration.of("abc"),
@@ -306,14 +312,72 @@ def test_who_installs_again_and_again_keeps_no_more_snapshots_than_it_should(tmp
             random=Random(0),
         )
         world = AtOnce(parts.machine, replica)
-        keeper = Keeper(world, parts.snapshots, parts.journal, parts.machine, replica, Policy(keep=2))
+        yield parts, Keeper(world, parts.snapshots, parts.journal, parts.machine, replica, Policy(keep=2))
+
+
+def received(parts: Opened, folder: Path, count: int) -> Stored:
+    """A snapshot of so many entries, made by another member."""
+    [file] = test_opening.giver(folder, count).iterdir()
+    incoming = parts.snapshots.incoming(file.name, file.stat().st_size)
+    incoming.write(0, file.read_bytes())
+    return incoming.complete()
+
+
+def test_who_installs_again_and_again_keeps_no_more_snapshots_than_it_should(tmp_path: Path) -> None:
+    """It may never get as far as making one of its own, and its disk would fill up."""
+    with following(tmp_path / "a") as (parts, keeper):
         for count in (10, 20, 30, 40):
-            [file] = test_opening.giver(tmp_path / f"{count}", count).iterdir()
-            incoming = parts.snapshots.incoming(file.name, file.stat().st_size)
-            incoming.write(0, file.read_bytes())
-            keeper._arrived(incoming.complete())
+            keeper._arrived(received(parts, tmp_path / f"{count}", count))
         assert parts.machine.applied_index == 41
         assert [stored.header.index for stored in parts.snapshots.all()] == [41, 31]
+
+
+def failing(error: RaftosError) -> Callable[..., Path]:
+    def fail(*_: object) -> Path:
+        raise error
+
+    return fail
+
+
+def test_a_snapshot_that_cannot_be_extracted_is_told_and_tried_again_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk has room for the file, and not for the state in it."""
+    with following(tmp_path / "a") as (parts, keeper):
+        stored = received(parts, tmp_path / "b", 30)
+        monkeypatch.setattr("raftos.consensus.keeper.extract", failing(StartupError("free some space")))
+        keeper._arrived(stored)
+        assert keeper.trouble == "the leader's snapshot cannot be installed: free some space"
+        assert keeper.courier._not_before == RETRY_S
+        assert parts.snapshots.newest == stored
+        monkeypatch.undo()
+        keeper._arrived(stored)
+        assert (keeper.trouble, parts.machine.applied_index) == (None, 31)
+
+
+def test_a_snapshot_that_was_damaged_since_it_came_is_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with following(tmp_path / "a") as (parts, keeper):
+        monkeypatch.setattr("raftos.consensus.keeper.extract", failing(CorruptSnapshot("damaged")))
+        keeper._arrived(received(parts, tmp_path / "b", 30))
+        assert parts.snapshots.newest is None
+
+
+def test_a_member_that_cannot_install_what_it_needs_says_so(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        parts = opened(tmp_path)
+        driver = Driver(config(tmp_path, others=["m2"]), bytes(32), parts)
+        await driver.start()
+        header = Header("test", 30, 1, b"", 0, 0, b"", 1, 1, "", 0)
+        driver._keeper._keep_for_later(Stored("", header, 1), NotReady("free some space"))
+        assert driver.status().trouble == "the leader's snapshot cannot be installed: free some space"
+        with pytest.raises(NotReady, match="cannot be installed"):
+            await driver.read_barrier(time.monotonic() + 5)
+        await driver.stop()
+        parts.machine.close()
+
+    run(scenario())
 
 
 def test_a_damaged_snapshot_is_replaced_at_once(tmp_path: Path) -> None:
