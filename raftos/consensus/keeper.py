@@ -140,6 +140,8 @@ class Keeper:
         self._version = version
         self._making = False
         self._waiting: list[Waiting] = []
+        self._untrimmed: int | None = None
+        """The durable index to trim by, once the journal has it on its disk that it begins after a snapshot."""
         self._distrust: str | None = None
         self._not_installed: tuple[int, str] | None = None
         """The index of a snapshot that could not be installed, and why."""
@@ -171,6 +173,8 @@ class Keeper:
         """Make a snapshot if it is time to. Call it several times a second."""
         now = self._world.now()
         self.courier.tick(now)
+        if self._untrimmed is not None:
+            self._trim(self._untrimmed)
         if not self._making and now >= self._not_before and self._is_due(now):
             self._make()
 
@@ -295,16 +299,17 @@ class Keeper:
         return self._machine.sync()
 
     def _trim(self, durable_index: int | RaftosError) -> None:
-        newest = self._snapshots.newest
+        newest, before_first = self._snapshots.newest, self._journal.first_index - 1
         if isinstance(durable_index, RaftosError) or newest is None:
             log.warning("the log is not trimmed for now", reason=str(durable_index))
             return
+        self._untrimmed = durable_index if self._journal.synced_index < before_first else None
         tail_index = self._journal.index_before_bytes(self._policy.tail_bytes)
         index = min(newest.header.index, durable_index, tail_index, self._journal.synced_index)
         needed = self.courier.needed_index()
         if needed is not None:
             index = min(index, needed)
-        if index >= self._journal.first_index:
+        if index >= before_first:  # Just after an installation all of what came before is to go.
             self._journal.trim(index)
         names = self._journal.take_removals()
         if names:

@@ -35,9 +35,7 @@ class Upgrading(Wire):
     def give(self, frame: Frame) -> None:
         message = frame.message
         if frame.sender == "b" and isinstance(message, PreVoteAnswer):
-            frame = frame._replace(
-                message=PreVoteAnswer(message.term, message.granted, message.current_term)
-            )
+            frame = frame._replace(message=PreVoteAnswer(message.term, message.granted, message.current_term))
         super().give(frame)
 
 
@@ -347,7 +345,9 @@ def test_votes_of_those_whom_an_installed_snapshot_has_removed_elect_nobody() ->
 
 
 @pytest.mark.parametrize(("level", "leaders"), [(FIRST_LEVEL, ["a"]), (LEVEL, [])])
-def test_a_pre_vote_without_a_number_counts_from_an_older_version_only(level: int, leaders: list[str]) -> None:
+def test_a_pre_vote_without_a_number_counts_from_an_older_version_only(
+    level: int, leaders: list[str]
+) -> None:
     """During an upgrade it may be the only other one that runs, and lack an entry that was agreed on."""
     wire = Upgrading(level)
     wire.elect("a")

@@ -233,6 +233,7 @@ class AtOnce:
 
     def __init__(self, machine: Machine, replica: Replica) -> None:
         self._machine, self._replica = machine, replica
+        self.removed: list[str] = []
 
     def work(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
         try:
@@ -248,7 +249,8 @@ class AtOnce:
 
     def send(self, peer: str, generation: int, message: Message) -> None: ...
 
-    def remove_segments(self, names: list[str]) -> None: ...
+    def remove_segments(self, names: list[str]) -> None:
+        self.removed += names
 
     def now(self) -> float:
         return 0.0
@@ -298,21 +300,21 @@ def test_a_snapshot_being_written_while_the_state_is_found_wrong_is_not_kept(tmp
 
 
 @contextmanager
-def following(folder: Path) -> Iterator[tuple[Opened, Keeper]]:
-    """A member that follows, and its keeper."""
+def following(folder: Path) -> Iterator[tuple[Opened, Keeper, AtOnce]]:
+    """A member that follows, its keeper, and what is done for that."""
     with test_opening.opened(folder) as parts:
         replica = Replica(
             member_id="a",
             configuration=Configuration.of("abc"),
             journal=parts.journal,
-            applied_index=0,
+            applied_index=parts.machine.applied_index,
             time_ms=0,
             wall_ms=0,
             now=0.0,
             random=Random(0),
         )
-        world = AtOnce(parts.machine, replica)
-        yield parts, Keeper(world, parts.snapshots, parts.journal, parts.machine, replica, Policy(keep=2))
+        world, policy = AtOnce(parts.machine, replica), Policy(keep=2)
+        yield parts, Keeper(world, parts.snapshots, parts.journal, parts.machine, replica, policy), world
 
 
 def received(parts: Opened, folder: Path, count: int) -> Stored:
@@ -325,11 +327,32 @@ def received(parts: Opened, folder: Path, count: int) -> Stored:
 
 def test_who_installs_again_and_again_keeps_no_more_snapshots_than_it_should(tmp_path: Path) -> None:
     """It may never get as far as making one of its own, and its disk would fill up."""
-    with following(tmp_path / "a") as (parts, keeper):
+    with following(tmp_path / "a") as (parts, keeper, _):
         for count in (10, 20, 30, 40):
             keeper._arrived(received(parts, tmp_path / f"{count}", count))
         assert parts.machine.applied_index == 41
         assert [stored.header.index for stored in parts.snapshots.all()] == [41, 31]
+
+
+def test_after_an_installation_the_whole_old_log_goes_once_the_journal_is_sure_of_it(tmp_path: Path) -> None:
+    """It would be read at every start until this member has made a snapshot of its own."""
+    with test_opening.opened(tmp_path / "a") as parts:
+        parts.journal._segment_bytes = KIB
+        for _ in range(4):
+            test_opening.fill(parts, 8)
+    with following(tmp_path / "a") as (parts, keeper, world):
+        keeper._arrived(received(parts, tmp_path / "b", 50))
+        keeper.tick()
+        assert not world.removed, "a crash may yet bring the old log back"
+        write = parts.journal.take()
+        assert write is not None
+        parts.journal.writer.write(write)
+        parts.journal.finish(write)
+        keeper.tick()
+        assert len(world.removed) >= 3
+        parts.journal.writer.remove(world.removed)
+    with test_opening.opened(tmp_path / "a") as parts:
+        assert (parts.journal.first_index, parts.machine.applied_index) == (52, 51)
 
 
 def failing(error: RaftosError) -> Callable[..., Path]:
@@ -343,7 +366,7 @@ def test_a_snapshot_that_cannot_be_extracted_is_told_and_tried_again_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk has room for the file, and not for the state in it."""
-    with following(tmp_path / "a") as (parts, keeper):
+    with following(tmp_path / "a") as (parts, keeper, _):
         stored = received(parts, tmp_path / "b", 30)
         monkeypatch.setattr("raftos.consensus.keeper.extract", failing(StartupError("free some space")))
         keeper._arrived(stored)
@@ -358,7 +381,7 @@ def test_a_snapshot_that_cannot_be_extracted_is_told_and_tried_again_later(
 def test_a_snapshot_that_was_damaged_since_it_came_is_fetched_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with following(tmp_path / "a") as (parts, keeper):
+    with following(tmp_path / "a") as (parts, keeper, _):
         monkeypatch.setattr("raftos.consensus.keeper.extract", failing(CorruptSnapshot("damaged")))
         keeper._arrived(received(parts, tmp_path / "b", 30))
         assert parts.snapshots.newest is None
