@@ -8,12 +8,14 @@ stopped, and its disk sets the pace: a few pieces are under way at a time.
     fetching --(another leader offers another)--> fetching, from the beginning
     fetching | verifying --(damaged, disk full, gone at the leader)--> nothing, until it is offered again
 
-A leader remembers who fetches what only to keep that file, and the log after it, until nothing was asked
-for during SERVING_S. Whoever begins anew after all of it was sent, or a part could not be read, may do so
-because it is damaged here: so it is verified first, and discarded if that is true. What cannot be read once
-costs no snapshot: the disk may have failed for a moment, or it is gone already.
+A leader remembers who fetches what only to keep that file, and the log after it: for as long as a slow disk
+may need since something was asked for last, and for SERVING_S once it is known to be installed. Whoever
+begins anew after all of it was sent, or a part could not be read, may do so because it is damaged here: so it
+is verified first, and discarded if that is true. What cannot be read once costs no snapshot: the disk may
+have failed for a moment, or it is gone already.
 
-Files are touched by `work` alone, which runs jobs in order, elsewhere.
+Files are touched by `work` alone, which runs jobs in order, elsewhere: so pieces wait while this member
+copies its own state and writes that down.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ PIECE_BYTES = 2**20
 PIECES_UNDER_WAY = 4
 STALLED_S = 1.0
 SERVING_S = 60.0
-"""Longer than a follower takes to verify and extract a large one, during which it asks for nothing."""
+"""Long enough to ask for the next piece; or, once it is installed, to be sent the log after it."""
+INSTALLED_BYTES_PER_S = 10 * 2**20
+"""No slower does a follower verify and extract one, during which it asks for nothing."""
 
 Work = Callable[[Callable[[], Any], Callable[[Any], None]], None]
 """`work(job, done)`: run `job` elsewhere, then `done` here with its value, or the RaftosError it raised."""
@@ -68,6 +72,12 @@ class _Serving:
     """All of it was sent once."""
     has_failed: bool = False
     """A part could not be read, and it was not found sound since."""
+    is_installed: bool = False
+
+    @property
+    def ends_at(self) -> float:
+        installing_s = 0.0 if self.is_installed else self.pin.stored.header.raw_bytes / INSTALLED_BYTES_PER_S
+        return self.asked_at + SERVING_S + installing_s
 
 
 class Courier:
@@ -120,7 +130,7 @@ class Courier:
             self._resume(fetch)
 
     def _here(self, offer: Offer) -> Stored | None:
-        """What is offered, if it arrived before and is kept; the same of another member may be another file."""
+        """What is offered, if it arrived before and is kept; of another member it may be another file."""
         last = self._arrived_last
         if last is None or not _is_same(last, offer):
             return None
@@ -297,11 +307,16 @@ class Courier:
         """The log after this index is kept for those who fetch a snapshot now; None if nobody does."""
         return min((each.pin.stored.header.index for each in self._serving.values()), default=None)
 
-    def tick(self, now: float) -> None:
-        """Let go of what nobody has asked for in a while."""
+    def tick(self, now: float, matched: Callable[[str], int]) -> None:
+        """Let go of what nobody has asked for in a while; `matched` says what a follower is known to have."""
         self._now = now
-        for peer in [peer for peer, each in self._serving.items() if now - each.asked_at > SERVING_S]:
-            self._stop_serving(peer)
+        for peer, serving in list(self._serving.items()):
+            if serving.reading:
+                serving.asked_at = now  # It is this member that is slow.
+            elif not serving.is_installed and matched(peer) >= serving.pin.stored.header.index:
+                serving.asked_at, serving.is_installed = now, True
+            elif now > serving.ends_at:
+                self._stop_serving(peer)
 
 
 def _is_same(one: Offer, other: Offer) -> bool:

@@ -141,7 +141,7 @@ class Keeper:
         self._making = False
         self._waiting: list[Waiting] = []
         self._untrimmed: int | None = None
-        """The durable index to trim by, once the journal has it on its disk that it begins after a snapshot."""
+        """The durable index to trim by, once it is durable that the journal begins after a snapshot."""
         self._distrust: str | None = None
         self._not_installed: tuple[int, str] | None = None
         """The index of a snapshot that could not be installed, and why."""
@@ -172,7 +172,7 @@ class Keeper:
     def tick(self) -> None:
         """Make a snapshot if it is time to. Call it several times a second."""
         now = self._world.now()
-        self.courier.tick(now)
+        self.courier.tick(now, self._replica.replication.matched)
         if self._untrimmed is not None:
             self._trim(self._untrimmed)
         if not self._making and now >= self._not_before and self._is_due(now):

@@ -99,6 +99,11 @@ class Pair:
         return count
 
 
+def lacking(_peer: str) -> int:
+    """What a leader knows of a follower that has not acknowledged anything yet."""
+    return 1
+
+
 @pytest.fixture
 def pair() -> Pair:
     return Pair()
@@ -329,9 +334,44 @@ def test_what_is_being_fetched_stays_and_so_does_the_log_after_it(pair: Pair) ->
     assert pair.leader.courier.needed_index() == 90
     pair.carry()
     assert pair.follower.arrived
-    pair.leader.courier.tick(pair.now + SERVING_S + 1)
+    pair.leader.courier.tick(pair.now + SERVING_S + 1, lacking)
     assert pair.leader.courier.needed_index() is None
     assert pair.leader.store.keep(1)
+
+
+def test_it_stays_for_as_long_as_a_follower_may_take_to_install_it_and_a_while_longer(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the log that was written meanwhile, the follower would have to fetch another one."""
+    monkeypatch.setattr("raftos.consensus.courier.INSTALLED_BYTES_PER_S", len(RAW) / 600)
+    pair.offer()
+    pair.carry()
+    leader = pair.leader.courier
+    leader.tick(600.0, lacking)
+    leader.tick(610.0, lambda _: 90)
+    leader.tick(610.0 + SERVING_S, lambda _: 90)
+    assert leader.needed_index() == 90
+    leader.tick(611.0 + SERVING_S, lambda _: 90)
+    assert leader.needed_index() is None
+
+
+def test_a_follower_that_is_never_done_with_it_is_not_waited_for_for_ever(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raftos.consensus.courier.INSTALLED_BYTES_PER_S", len(RAW) / 600)
+    pair.offer()
+    pair.carry()
+    pair.leader.courier.tick(601.0 + SERVING_S, lacking)
+    assert pair.leader.courier.needed_index() is None
+
+
+def test_it_stays_while_a_piece_waits_for_this_members_own_disk(pair: Pair) -> None:
+    pair.offer()
+    pair.leader.is_busy = True
+    pair.ask()
+    for minutes in range(5):
+        pair.leader.courier.tick(pair.now + minutes * (SERVING_S + 1), lacking)
+    assert pair.leader.courier.needed_index() == 90
 
 
 def test_while_one_is_being_installed_no_other_is_fetched(pair: Pair) -> None:
