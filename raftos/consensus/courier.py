@@ -7,6 +7,7 @@ stopped, and its disk sets the pace: a few pieces are under way at a time.
     fetching --(link closed, or no piece for STALLED_S, and offered again)--> fetching, from what is there
     fetching --(another leader offers another)--> fetching, from the beginning
     fetching | verifying --(damaged, disk full, gone at the leader)--> nothing, until it is offered again
+    fetching --(not offered any more)--> nothing
 
 A leader remembers who fetches what only to keep that file, and the log after it: for as long as a slow disk
 may need since something was asked for last, and for SERVING_S once it is known to be installed. Whoever
@@ -50,12 +51,18 @@ log = structlog.get_logger("raftos.consensus")
 class _Fetch:
     offer: Offer
     heard_at: float
+    """When a piece came or was asked for last."""
     incoming: Incoming | None = None
     asked: int = 0
     """Up to where pieces were asked for, in bytes."""
     writing: int = 0
     """How many pieces wait to be written: as long as any does, it is this member that is slow."""
     is_whole: bool = False
+
+    def is_forsaken(self, now: float) -> bool:
+        """Whether nothing was heard for long, although nothing waits for this member itself."""
+        is_waiting = self.incoming is not None and not self.writing and not self.is_whole
+        return is_waiting and now - self.heard_at > SERVING_S
 
     def is_of(self, peer: str, generation: int, index: int, term: int) -> bool:
         offer = self.offer
@@ -154,7 +161,7 @@ class Courier:
     def _resume(self, fetch: _Fetch) -> None:
         """Over another link, or after silence: ask again for what is not there."""
         if fetch.incoming is not None:
-            fetch.heard_at, fetch.asked = self._now, fetch.incoming.received
+            fetch.asked = fetch.incoming.received
             self._ask(fetch)
 
     def _begun(self, fetch: _Fetch, made: Incoming | RaftosError) -> None:
@@ -168,7 +175,7 @@ class Courier:
 
     def _ask(self, fetch: _Fetch) -> None:
         assert fetch.incoming is not None
-        offer = fetch.offer
+        offer, fetch.heard_at = fetch.offer, self._now
         most = min(offer.size_bytes, fetch.incoming.received + PIECES_UNDER_WAY * self._piece_bytes)
         while fetch.asked < most:
             self._send(offer.peer, offer.generation, SnapshotWanted(offer.index, offer.term, fetch.asked))
@@ -310,6 +317,9 @@ class Courier:
     def tick(self, now: float, matched: Callable[[str], int]) -> None:
         """Let go of what nobody has asked for in a while; `matched` says what a follower is known to have."""
         self._now = now
+        fetch = self._fetch
+        if fetch is not None and fetch.is_forsaken(now):
+            self._give_up(fetch, "nobody offers it any more")
         for peer, serving in list(self._serving.items()):
             if serving.reading:
                 serving.asked_at = now  # It is this member that is slow.

@@ -335,6 +335,8 @@ class Keeper:
             self._world.exchange(path, stored)
             self._tell_replica(stored)
             self._forget()
+        else:
+            self._world.work(lambda: path.unlink(missing_ok=True), lambda _: None)
         self.courier.installed()
 
     def _keep_for_later(self, stored: Stored, why: RaftosError) -> None:

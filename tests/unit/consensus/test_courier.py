@@ -157,6 +157,34 @@ def test_a_stalled_transfer_is_asked_for_again(pair: Pair) -> None:
     assert pair.follower.arrived
 
 
+def test_what_nobody_offers_any_more_is_given_up(pair: Pair) -> None:
+    """Its leader has gone, and the next one has the log that this member lacks."""
+    pair.offer()
+    pair.bring(pair.ask())
+    follower = pair.follower
+    follower.courier.tick(pair.now + SERVING_S, lacking)
+    assert follower.storage.names()
+    follower.courier.tick(pair.now + SERVING_S + 1, lacking)
+    assert not follower.storage.names()
+    follower.taken()
+    pair.offer()
+    pair.carry()
+    assert follower.arrived
+
+
+def test_what_waits_for_the_own_disk_is_not_given_up(pair: Pair) -> None:
+    pair.offer()
+    pieces = pair.ask()
+    pair.follower.is_busy = True
+    pair.bring(pieces)
+    pair.follower.courier.tick(pair.now + 2 * SERVING_S, lacking)
+    pair.follower.is_busy = False
+    pair.follower._work(lambda: None, lambda _: None)
+    pair.follower.courier.tick(pair.now + 2 * SERVING_S, lacking)
+    pair.carry()
+    assert pair.follower.arrived
+
+
 def test_pieces_of_an_older_link_are_dropped(pair: Pair) -> None:
     pair.offer()
     old = pair.ask()

@@ -355,6 +355,16 @@ def test_after_an_installation_the_whole_old_log_goes_once_the_journal_is_sure_o
         assert (parts.journal.first_index, parts.machine.applied_index) == (52, 51)
 
 
+def test_an_extracted_state_that_is_not_wanted_any_more_goes(tmp_path: Path) -> None:
+    with following(tmp_path / "a") as (parts, keeper, _):
+        stored = received(parts, tmp_path / "b", 30)
+        path = keeper._extract(stored)
+        keeper._replica.core.engine.installed(stored.header.index)
+        keeper._extracted(stored, path)
+        assert not path.exists()
+        assert parts.machine.applied_index == 0
+
+
 def failing(error: RaftosError) -> Callable[..., Path]:
     def fail(*_: object) -> Path:
         raise error
