@@ -144,7 +144,7 @@ class Driver:
                 keep=config.snapshot_keep,
                 interval_s=config.snapshot_interval_ms / 1000,
             ),
-            first=encode(first_configuration(config)),
+            first=None if config.joined else encode(first_configuration(config)),
             version=self._version,
         )
         await self._transport.start()

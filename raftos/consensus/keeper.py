@@ -121,7 +121,7 @@ class Keeper:
         replica: Replica,
         policy: Policy,
         *,
-        first: bytes = b"",
+        first: bytes | None = b"",
         version: str = "",
         piece_bytes: int = PIECE_BYTES,
     ) -> None:
@@ -136,7 +136,7 @@ class Keeper:
         self._replica = replica
         self._policy = policy
         self._first = first
-        """The configuration in force before the log had one."""
+        """The configuration in force before the log had one; None where only the log can tell."""
         self._version = version
         self._making = False
         self._waiting: list[Waiting] = []
@@ -199,12 +199,19 @@ class Keeper:
         index = newest.header.index if newest else 0
         if self._machine.applied_index <= index or self._replica.core.trouble is not None:
             return False  # What a member in trouble has applied may be wrong, or its disk full.
+        if self._configuration_at(self._machine.applied_index) is None:
+            return False
         if index < self._journal.first_index - 1:
             return True  # Without one, a follower that lacks the beginning could never catch up.
         late = 0 < self._policy.interval_s <= now - self._made_at
         size_bytes = newest.size_bytes if newest else 0
         enough_bytes = max(self._policy.log_bytes, self._policy.least_growth * size_bytes)
         return late or self._journal.bytes_since(index) >= enough_bytes
+
+    def _configuration_at(self, index: int) -> bytes | None:
+        """Who belonged to the cluster as of an index; None before this member has heard of it."""
+        mark = self._journal.mark_at(index)
+        return mark.payload if mark else self._first
 
     def _make(self) -> None:
         self._making = True
@@ -224,12 +231,16 @@ class Keeper:
             # A snapshot was installed meanwhile that goes further than this copy.
             self._world.work(self._remove_copy, lambda _: self._made(self._snapshots.newest))
             return
-        mark = self._journal.mark_at(copied.applied_index)
+        configuration = self._configuration_at(copied.applied_index)
+        if configuration is None:
+            why = NotReady("this member does not know the others yet; ask one of them")
+            self._world.work(self._remove_copy, lambda _: self._failed(why))
+            return
         header = Header(
             cluster_id=copied.cluster_id,
             index=copied.applied_index,
             term=term,
-            configuration=mark.payload if mark else self._first,
+            configuration=configuration,
             time_ms=copied.time_ms,
             revision=copied.revision,
             state_hash=copied.state_hash,

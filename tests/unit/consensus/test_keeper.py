@@ -15,8 +15,9 @@ import msgspec
 import pytest
 
 from raftos.config import Config
-from raftos.consensus.configuration import Configuration
+from raftos.consensus.configuration import Configuration, encode
 from raftos.consensus.driver import Driver
+from raftos.consensus.guard import NO_OP
 from raftos.consensus.keeper import RETRY_S, Keeper, Policy
 from raftos.consensus.messages import Message, SnapshotWanted
 from raftos.consensus.opening import Opened
@@ -407,6 +408,35 @@ def test_a_member_that_cannot_install_what_it_needs_says_so(tmp_path: Path) -> N
         assert driver.status().trouble == "the leader's snapshot cannot be installed: free some space"
         with pytest.raises(NotReady, match="cannot be installed"):
             await driver.read_barrier(time.monotonic() + 5)
+        await driver.stop()
+        parts.machine.close()
+
+    run(scenario())
+
+
+def test_a_member_that_joined_makes_no_snapshot_before_it_knows_the_others(tmp_path: Path) -> None:
+    """Whoever installed it would know no voters, as of an entry at which there were some."""
+
+    async def scenario() -> None:
+        parts = opened(tmp_path)
+        joined = msgspec.structs.replace(config(tmp_path, others=["m2"]), joined=True, snapshot_interval_ms=1)
+        joined = msgspec.structs.replace(joined, voters=joined.voters[1:])
+        driver = Driver(joined, bytes(32), parts)
+        parts.journal.append(bytes((NO_OP,)), 1, 0)
+        parts.machine.apply([(1, b"")])
+        await driver.start()
+        await asyncio.sleep(0.2)
+        assert driver._keeper._not_before < time.monotonic(), "none was tried"
+        with pytest.raises(NotReady, match="ask one of them"):
+            await driver.snapshot(time.monotonic() + 5)
+        assert parts.snapshots.newest is None
+        parts.journal.append(encode(Configuration.of("ab")), 2, 0)
+        parts.machine.apply([(2, b"")])
+        driver._keeper._not_before = 0.0
+        (await driver.snapshot(time.monotonic() + 5)).__exit__(None, None, None)
+        newest = parts.snapshots.newest
+        assert newest is not None
+        assert newest.header.configuration == encode(Configuration.of("ab"))
         await driver.stop()
         parts.machine.close()
 
