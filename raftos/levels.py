@@ -33,3 +33,6 @@ MEMBERSHIP_SINCE = 2
 
 SHOWN_SINCE = 2
 """From this level on the refusal of a quota is the same text in every version of Python."""
+
+NUMBERED_SINCE = 2
+"""From this level on the answer to a pre-vote says which question it answers."""

@@ -113,7 +113,7 @@ class Consensus(Protocol):
     async def snapshot(self, deadline: float) -> Snapshot:
         """A snapshot of this member's state as of now or later, on its disk; leave it to free it again.
 
-        Raises NotReady (in trouble, disk full, or no time), NoQuorum.
+        Raises NotReady (in trouble, disk full, or no time), SnapshotFailed (it just went: ask again).
         """
 
     async def ask(self, member_id: str, body: bytes, timeout_s: float) -> bytes:

@@ -7,16 +7,21 @@ stopped, and its disk sets the pace: a few pieces are under way at a time.
     fetching --(link closed, or no piece for STALLED_S, and offered again)--> fetching, from what is there
     fetching --(another leader offers another)--> fetching, from the beginning
     fetching | verifying --(damaged, disk full, gone at the leader)--> nothing, until it is offered again
+    fetching --(not offered any more)--> nothing
 
-A leader remembers who fetches what only to keep that file, and the log after it, until nothing was asked
-for during SERVING_S. Whoever begins anew after all of it was sent may have got it damaged because it is
-damaged here: so it is verified first, and discarded if that is true.
+A leader remembers who fetches what only to keep that file, and the log after it: for as long as a slow disk
+may need since something was asked for last, and for SERVING_S once it is known to be installed. Whoever
+begins anew after all of it was sent, or a part could not be read, may do so because it is damaged here: so it
+is verified first, and discarded if that is true. What cannot be read once costs no snapshot: the disk may
+have failed for a moment, or it is gone already.
 
-Files are touched by `work` alone, which runs jobs in order, elsewhere.
+Files are touched by `work` alone, which runs jobs in order, elsewhere: so pieces wait while this member
+copies its own state and writes that down.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,14 +30,16 @@ import structlog
 
 from raftos.consensus.core import Offer
 from raftos.consensus.messages import Message, SnapshotPiece, SnapshotWanted
-from raftos.consensus.snapshots import Incoming, Pin, SnapshotStore, Stored, snapshot_name
+from raftos.consensus.snapshots import CorruptSnapshot, Incoming, Pin, SnapshotStore, Stored, snapshot_name
 from raftos.errors import RaftosError
 
 PIECE_BYTES = 2**20
 PIECES_UNDER_WAY = 4
 STALLED_S = 1.0
 SERVING_S = 60.0
-"""Longer than a follower takes to verify and extract a large one, during which it asks for nothing."""
+"""Long enough to ask for the next piece; or, once it is installed, to be sent the log after it."""
+INSTALLED_BYTES_PER_S = 10 * 2**20
+"""No slower does a follower verify and extract one, during which it asks for nothing."""
 
 Work = Callable[[Callable[[], Any], Callable[[Any], None]], None]
 """`work(job, done)`: run `job` elsewhere, then `done` here with its value, or the RaftosError it raised."""
@@ -44,12 +51,18 @@ log = structlog.get_logger("raftos.consensus")
 class _Fetch:
     offer: Offer
     heard_at: float
+    """When a piece came or was asked for last."""
     incoming: Incoming | None = None
     asked: int = 0
     """Up to where pieces were asked for, in bytes."""
     writing: int = 0
     """How many pieces wait to be written: as long as any does, it is this member that is slow."""
     is_whole: bool = False
+
+    def is_forsaken(self, now: float) -> bool:
+        """Whether nothing was heard for long, although nothing waits for this member itself."""
+        is_waiting = self.incoming is not None and not self.writing and not self.is_whole
+        return is_waiting and now - self.heard_at > SERVING_S
 
     def is_of(self, peer: str, generation: int, index: int, term: int) -> bool:
         offer = self.offer
@@ -64,6 +77,14 @@ class _Serving:
     """(link generation, offset) of the pieces that wait to be read: asked for again, they are sent once."""
     is_sent: bool = False
     """All of it was sent once."""
+    has_failed: bool = False
+    """A part could not be read, and it was not found sound since."""
+    is_installed: bool = False
+
+    @property
+    def ends_at(self) -> float:
+        installing_s = 0.0 if self.is_installed else self.pin.stored.header.raw_bytes / INSTALLED_BYTES_PER_S
+        return self.asked_at + SERVING_S + installing_s
 
 
 class Courier:
@@ -79,8 +100,9 @@ class Courier:
         *,
         piece_bytes: int = PIECE_BYTES,
     ) -> None:
-        """`arrived` is called with a snapshot that is whole and durable; answer with `installed`.
+        """`arrived` is called with a snapshot that is whole and durable.
 
+        Answer with `installed` or `not_installed`.
         `lost` is called when one was found damaged, and is not kept any more.
         """
         self._store = store
@@ -90,6 +112,9 @@ class Courier:
         self._lost = lost
         self._piece_bytes = piece_bytes
         self._fetch: _Fetch | None = None
+        self._arrived_last: Offer | None = None
+        self._not_before = -math.inf
+        """Until then nothing is fetched: what arrived last could not be installed."""
         self._serving: dict[str, _Serving] = {}
         self._now = 0.0
 
@@ -99,13 +124,25 @@ class Courier:
         """The leader has what this member lacks: fetch it, or go on with it."""
         self._now = now
         fetch = self._fetch
-        if fetch is not None and fetch.is_whole:
+        if now < self._not_before or (fetch is not None and fetch.is_whole):
             return
-        if fetch is None or not _is_same(fetch.offer, offer):
+        stored = self._here(offer) if fetch is None else None
+        if stored is not None:
+            self._fetch = _Fetch(offer, now, is_whole=True)
+            self._arrived(stored)
+        elif fetch is None or not _is_same(fetch.offer, offer):
             self._begin(offer)
         elif fetch.offer != offer or (now - fetch.heard_at >= STALLED_S and not fetch.writing):
             fetch.offer = offer
             self._resume(fetch)
+
+    def _here(self, offer: Offer) -> Stored | None:
+        """What is offered, if it arrived before and is kept; of another member it may be another file."""
+        last = self._arrived_last
+        if last is None or not _is_same(last, offer):
+            return None
+        name = snapshot_name(offer.index, offer.term)
+        return next((stored for stored in self._store.all() if stored.name == name), None)
 
     def _begin(self, offer: Offer) -> None:
         fetch = self._fetch = _Fetch(offer, self._now)
@@ -124,7 +161,7 @@ class Courier:
     def _resume(self, fetch: _Fetch) -> None:
         """Over another link, or after silence: ask again for what is not there."""
         if fetch.incoming is not None:
-            fetch.heard_at, fetch.asked = self._now, fetch.incoming.received
+            fetch.asked = fetch.incoming.received
             self._ask(fetch)
 
     def _begun(self, fetch: _Fetch, made: Incoming | RaftosError) -> None:
@@ -138,7 +175,7 @@ class Courier:
 
     def _ask(self, fetch: _Fetch) -> None:
         assert fetch.incoming is not None
-        offer = fetch.offer
+        offer, fetch.heard_at = fetch.offer, self._now
         most = min(offer.size_bytes, fetch.incoming.received + PIECES_UNDER_WAY * self._piece_bytes)
         while fetch.asked < most:
             self._send(offer.peer, offer.generation, SnapshotWanted(offer.index, offer.term, fetch.asked))
@@ -178,12 +215,17 @@ class Courier:
         if isinstance(stored, RaftosError):
             self._give_up(fetch, stored)
         else:
+            self._arrived_last = fetch.offer
             log.info("fetched a snapshot", index=stored.header.index, size_bytes=stored.size_bytes)
             self._arrived(stored)
 
     def installed(self) -> None:
         """What arrived is in force, or was not wanted any more: another may be fetched."""
         self._fetch = None
+
+    def not_installed(self, again_at: float) -> None:
+        """What arrived could not be installed: with the first offer from then on it is tried again."""
+        self._fetch, self._not_before = None, again_at
 
     def _give_up(self, fetch: _Fetch, why: object) -> None:
         log.warning(
@@ -212,7 +254,7 @@ class Courier:
         if piece in serving.reading:
             return
         serving.reading.add(piece)
-        is_doubtful = serving.is_sent and message.offset == 0
+        is_doubtful = (serving.is_sent or serving.has_failed) and message.offset == 0
 
         def read() -> bytes:
             if is_doubtful:
@@ -222,8 +264,10 @@ class Courier:
         def send(data: bytes | RaftosError) -> None:
             serving.reading.discard(piece)
             if isinstance(data, RaftosError):
-                self._discard(name, data)
+                self._unreadable(peer, serving, data, again=is_doubtful and serving.has_failed)
                 data = b""
+            elif is_doubtful:
+                serving.has_failed = False
             serving.is_sent = message.offset + len(data) >= serving.pin.stored.size_bytes
             self._send(
                 peer, generation, SnapshotPiece(message.index, message.index_term, message.offset, data)
@@ -239,6 +283,14 @@ class Courier:
             serving = self._serving[peer] = _Serving(pin, self._now)
         serving.asked_at = self._now
         return serving
+
+    def _unreadable(self, peer: str, serving: _Serving, why: RaftosError, *, again: bool) -> None:
+        """It goes if it is damaged, or the disk fails `again`, and it is not gone already."""
+        if isinstance(why, CorruptSnapshot) or (again and self._serving.get(peer) is serving):
+            self._discard(serving.pin.stored.name, why)
+        else:
+            serving.has_failed = True
+            log.warning("a snapshot cannot be read for now", peer=peer, reason=why.message)
 
     def _discard(self, name: str, why: RaftosError) -> None:
         """Nobody can be sent it: it would be fetched in vain for ever."""
@@ -262,11 +314,19 @@ class Courier:
         """The log after this index is kept for those who fetch a snapshot now; None if nobody does."""
         return min((each.pin.stored.header.index for each in self._serving.values()), default=None)
 
-    def tick(self, now: float) -> None:
-        """Let go of what nobody has asked for in a while."""
+    def tick(self, now: float, matched: Callable[[str], int]) -> None:
+        """Let go of what nobody has asked for in a while; `matched` says what a follower is known to have."""
         self._now = now
-        for peer in [peer for peer, each in self._serving.items() if now - each.asked_at > SERVING_S]:
-            self._stop_serving(peer)
+        fetch = self._fetch
+        if fetch is not None and fetch.is_forsaken(now):
+            self._give_up(fetch, "nobody offers it any more")
+        for peer, serving in list(self._serving.items()):
+            if serving.reading:
+                serving.asked_at = now  # It is this member that is slow.
+            elif not serving.is_installed and matched(peer) >= serving.pin.stored.header.index:
+                serving.asked_at, serving.is_installed = now, True
+            elif now > serving.ends_at:
+                self._stop_serving(peer)
 
 
 def _is_same(one: Offer, other: Offer) -> bool:

@@ -146,7 +146,7 @@ class Driver:
                 keep=config.snapshot_keep,
                 interval_s=config.snapshot_interval_ms / 1000,
             ),
-            first=encode(first_configuration(config)),
+            first=None if config.joined else encode(first_configuration(config)),
             version=self._version,
         )
         await self._transport.start()
@@ -189,7 +189,7 @@ class Driver:
         return joined(await asyncio.gather(*calls, return_exceptions=True))
 
     async def read_barrier(self, deadline: float) -> int:
-        trouble = self._replica.core.trouble
+        trouble = self._replica.core.trouble or self._keeper.trouble
         if trouble is not None:
             raise NotReady(f"this member cannot catch up: {trouble}; ask another member")
         call = self._calls.new()
@@ -239,6 +239,7 @@ class Driver:
 
     def distrust(self, sentence: str) -> None:
         if self._started:
+            self._keeper.distrust(sentence)
             self._trouble(distrust=sentence)
         else:
             self._distrust = sentence
@@ -250,7 +251,9 @@ class Driver:
         return self._replica.cluster_time_ms(time.monotonic())
 
     def status(self) -> Status:
-        return self._replica.status()
+        status = self._replica.status()
+        trouble = status.trouble or self._keeper.trouble
+        return status if trouble is None else msgspec.structs.replace(status, trouble=trouble)
 
     # What happens: links, frames, time, syncs.
 

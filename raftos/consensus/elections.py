@@ -21,6 +21,7 @@ import math
 
 from raftos.consensus.core import Core
 from raftos.consensus.messages import PreVote, PreVoteAnswer, TimeoutNow, VoteGranted, VoteRequest
+from raftos.levels import FIRST_LEVEL, NUMBERED_SINCE
 
 _LOST_LEADER_S = 0.02
 """After the leader's link closed: at most this long before the first pre-vote."""
@@ -129,15 +130,20 @@ class Elections:
         if answer.current_term > core.term:
             core.engine.observe_term(core.now, answer.current_term)
             self._granted.clear()
-        elif answer.granted and self._granted and self._is_asked(answer):
+        elif answer.granted and self._granted and self._is_asked(peer, answer):
             if peer in core.others:
                 self._granted.add(peer)
             self._campaign_if_wanted()
 
-    def _is_asked(self, answer: PreVoteAnswer) -> bool:
-        """Whether it answers the present question; an earlier one may have been granted for a transfer."""
-        is_present = answer.question == self._question or not self._core.rules.answer_once
-        return is_present and answer.term == self._asked_term == self._core.term + 1
+    def _is_asked(self, peer: str, answer: PreVoteAnswer) -> bool:
+        """Whether it answers the present question; an earlier one may have been granted for a transfer.
+
+        An older version does not say which. Its answers count all the same, or it could elect nobody.
+        """
+        core = self._core
+        is_older = answer.question == 0 and core.levels.get(peer, FIRST_LEVEL) < NUMBERED_SINCE
+        is_present = answer.question == self._question or is_older or not core.rules.answer_once
+        return is_present and answer.term == self._asked_term == core.term + 1
 
     def requested(self, peer: str, request: VoteRequest) -> None:
         """A real request: the engine decides, and its answer waits for the disk."""

@@ -28,7 +28,7 @@ from raftos.consensus.courier import PIECE_BYTES, Courier
 from raftos.consensus.journal import Journal
 from raftos.consensus.messages import Message, SnapshotPiece, SnapshotWanted
 from raftos.consensus.replica import Replica
-from raftos.consensus.snapshots import Header, SnapshotStore, Stored, pieces_of
+from raftos.consensus.snapshots import CorruptSnapshot, Header, SnapshotStore, Stored, pieces_of
 from raftos.errors import UNDECODABLE, NotReady, RaftosError, StartupError
 from raftos.state.copying import Copied, restore_file
 from raftos.state.machine import Machine
@@ -36,7 +36,7 @@ from raftos.state.place import COPY_NAME
 from raftos.state.storage import FORMAT, OLDEST_FORMAT
 
 RETRY_S = 5.0
-"""After a snapshot could not be made (disk full), this long until the next try."""
+"""After a snapshot could not be made or installed (disk full), this long until the next try."""
 _MEND = "run a version that can, or stop this member and remove that file"
 
 log = structlog.get_logger("raftos.consensus")
@@ -146,7 +146,7 @@ class Keeper:
         replica: Replica,
         policy: Policy,
         *,
-        first: bytes = b"",
+        first: bytes | None = b"",
         version: str = "",
         piece_bytes: int = PIECE_BYTES,
     ) -> None:
@@ -161,10 +161,15 @@ class Keeper:
         self._replica = replica
         self._policy = policy
         self._first = first
-        """The configuration in force before the log had one."""
+        """The configuration in force before the log had one; None where only the log can tell."""
         self._version = version
         self._making = False
         self._waiting: list[Waiting] = []
+        self._untrimmed: int | None = None
+        """The durable index to trim by, once it is durable that the journal begins after a snapshot."""
+        self._distrust: str | None = None
+        self._not_installed: tuple[int, str] | None = None
+        """The index of a snapshot that could not be installed, and why."""
         self._made_at = self._not_before = world.now()
         if snapshots.newest is not None:
             self._tell_replica(snapshots.newest)
@@ -185,10 +190,16 @@ class Keeper:
         else:
             self.courier.wanted(self._world.now(), peer, generation, message)
 
+    def distrust(self, sentence: str) -> None:
+        """What is applied here is wrong, for good: a snapshot that is being written is not kept."""
+        self._distrust = sentence
+
     def tick(self) -> None:
         """Make a snapshot if it is time to. Call it several times a second."""
         now = self._world.now()
-        self.courier.tick(now)
+        self.courier.tick(now, self._replica.replication.matched)
+        if self._untrimmed is not None:
+            self._trim(self._untrimmed)
         if not self._making and now >= self._not_before and self._is_due(now):
             self._make()
 
@@ -213,12 +224,19 @@ class Keeper:
         index = newest.header.index if newest else 0
         if self._machine.applied_index <= index or self._replica.core.trouble is not None:
             return False  # What a member in trouble has applied may be wrong, or its disk full.
+        if self._configuration_at(self._machine.applied_index) is None:
+            return False
         if index < self._journal.first_index - 1:
             return True  # Without one, a follower that lacks the beginning could never catch up.
         late = 0 < self._policy.interval_s <= now - self._made_at
         size_bytes = newest.size_bytes if newest else 0
         enough_bytes = max(self._policy.log_bytes, self._policy.least_growth * size_bytes)
         return late or self._journal.bytes_since(index) >= enough_bytes
+
+    def _configuration_at(self, index: int) -> bytes | None:
+        """Who belonged to the cluster as of an index; None before this member has heard of it."""
+        mark = self._journal.mark_at(index)
+        return mark.payload if mark else self._first
 
     def _make(self) -> None:
         self._making = True
@@ -238,12 +256,16 @@ class Keeper:
             # A snapshot was installed meanwhile that goes further than this copy.
             self._world.work(self._remove_copy, lambda _: self._made(self._snapshots.newest))
             return
-        mark = self._journal.mark_at(copied.applied_index)
+        configuration = self._configuration_at(copied.applied_index)
+        if configuration is None:
+            why = NotReady("this member does not know the others yet; ask one of them")
+            self._world.work(self._remove_copy, lambda _: self._failed(why))
+            return
         header = Header(
             cluster_id=copied.cluster_id,
             index=copied.applied_index,
             term=term,
-            configuration=mark.payload if mark else self._first,
+            configuration=configuration,
             time_ms=copied.time_ms,
             revision=copied.revision,
             state_hash=copied.state_hash,
@@ -266,6 +288,10 @@ class Keeper:
     def _written(self, stored: Stored | RaftosError) -> None:
         if isinstance(stored, RaftosError):
             self._failed(stored)
+            return
+        if self._distrust is not None:
+            why = NotReady(f"no snapshot of a member in trouble: {self._distrust}")
+            self._world.work(lambda: self._snapshots.discard(stored.name), lambda _: self._failed(why))
             return
         log.info("made a snapshot", index=stored.header.index, size_bytes=stored.size_bytes)
         self._tell_replica(stored)
@@ -309,16 +335,17 @@ class Keeper:
         return self._machine.sync()
 
     def _trim(self, durable_index: int | RaftosError) -> None:
-        newest = self._snapshots.newest
+        newest, before_first = self._snapshots.newest, self._journal.first_index - 1
         if isinstance(durable_index, RaftosError) or newest is None:
             log.warning("the log is not trimmed for now", reason=str(durable_index))
             return
+        self._untrimmed = durable_index if self._journal.synced_index < before_first else None
         tail_index = self._journal.index_before_bytes(self._policy.tail_bytes)
         index = min(newest.header.index, durable_index, tail_index, self._journal.synced_index)
         needed = self.courier.needed_index()
         if needed is not None:
             index = min(index, needed)
-        if index >= self._journal.first_index:
+        if index >= before_first:  # Just after an installation all of what came before is to go.
             self._journal.trim(index)
         names = self._journal.take_removals()
         if names:
@@ -338,9 +365,27 @@ class Keeper:
 
     def _extracted(self, stored: Stored, path: Path | RaftosError) -> None:
         if isinstance(path, RaftosError):
-            log.error("the snapshot cannot be extracted", reason=path.message)
-        elif self._replica.wants_snapshot(stored.header.index):
+            self._keep_for_later(stored, path)
+            return
+        if self._replica.wants_snapshot(stored.header.index):
             self._world.exchange(path, stored)
             self._tell_replica(stored)
             self._forget()
+        else:
+            self._world.work(lambda: path.unlink(missing_ok=True), lambda _: None)
         self.courier.installed()
+
+    def _keep_for_later(self, stored: Stored, why: RaftosError) -> None:
+        """It need not be fetched again, unless it was damaged since it came."""
+        log.error("the snapshot cannot be extracted", reason=why.message)
+        self._not_installed = stored.header.index, f"the leader's snapshot cannot be installed: {why.message}"
+        if isinstance(why, CorruptSnapshot):
+            self._world.work(lambda: self._snapshots.discard(stored.name), lambda _: None)
+        self.courier.not_installed(self._world.now() + RETRY_S)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why this member cannot catch up, or None. It says nothing about what it has applied so far."""
+        if self._not_installed is None or not self._replica.wants_snapshot(self._not_installed[0]):
+            return None
+        return self._not_installed[1]

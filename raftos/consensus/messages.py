@@ -13,8 +13,9 @@
     Removed                             you do not belong to the cluster any more
     Asked         -> Answered           soft questions between members (status, load)
 
-Every message of the protocol carries the sender's term. The link generation is the transport's:
-it drops what belongs to an older link before it gets here.
+What the log depends on carries the sender's term. What only asks and answers has a number of the asker
+instead (`Barrier...`, `Forward...`, `Asked`, `Answered`) or names the piece of a file. The link generation is
+the transport's: it drops what belongs to an older link before it gets here.
 """
 
 from __future__ import annotations

@@ -113,8 +113,7 @@ def _is_ahead(journal: Journal, newest: Stored) -> bool:
 def _require_sound(snapshots: SnapshotStore, newest: Stored) -> None:
     """Read all of it before the journal gives way to it: what that has may be all that is left."""
     try:
-        for _ in snapshots.pieces(newest.name):
-            pass
+        snapshots.check(newest.name)
     except (CorruptSnapshot, SnapshotFailed) as error:
         raise StartupError(
             f"the snapshot {newest.name} has to be installed and is damaged: {error.message}; put a good "

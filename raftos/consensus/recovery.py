@@ -5,7 +5,8 @@ acknowledged and this member had not received is gone, and what this member had 
 not, counts from now on. The others are removed: should one of them come back, it is told, and stops.
 
 Done offline, on the data directory of a stopped member: its journal gets a new term and one more entry,
-the configuration of this member alone. Interrupted before the sync nothing has happened; after it, all.
+the configuration of this member alone. Interrupted before the sync nothing has happened, or it has the new
+term only, which harms nobody; after it, all.
 
 The term is one far ahead of what the others can have come to without this member. Were it one that they had
 a leader in, two different entries could have the same index and term, and should they come back just when
@@ -46,6 +47,11 @@ def make_sole_voter(folder: Path, config: Config) -> Recovered:
     opened = open_data(folder, config.cluster_id, config.member_id)
     with closing(opened.machine), closing(opened.snapshots), closing(opened.journal) as journal:
         present = decode(journal.mark.payload) if journal.mark else first_configuration(config)
+        if config.member_id in present.removed:
+            raise StartupError(
+                f"this member ({config.member_id}) was removed from the cluster, and would stop at its "
+                "start; recover the cluster from another member, or from a snapshot"
+            )
         dropped = tuple(peer.id for peer in present.peers if peer.id != config.member_id)
         alone = Configuration(
             (Peer(config.member_id, config.peer_address),), (*present.removed, *dropped)[-MAX_REMOVED:]

@@ -4,9 +4,10 @@ The replica does no I/O, starts nothing, awaits nothing and reads no clock: ever
 time it is, `step` finishes the work and `take` hands out what the outside has to do. The same code
 runs in the daemon (`driver.py`) and in the simulation, where time is virtual.
 
-Between PySyncObj (`engine.py`) and the world stand the guard's rules and four parts that share a
-`Core`: `Elections` (when to campaign), `Replication` (what followers are sent), `Proposals` (writes)
-and `Barriers` (linearizable reads).
+Between PySyncObj (`engine.py`) and the world stand the guard's rules and seven parts that share a
+`Core`: `Elections` (when to campaign), `Following` (what a follower takes and answers), `Replication`
+(what followers are sent), `Proposals` (writes), `Barriers` (linearizable reads), `Transfer` (leadership
+handed over) and `Changes` (members that come and go).
 
     input ──> guard ──> engine (PySyncObj) ──> journal (buffered) ──> disk ──> synced ──> promises
                                          └──> committed and durable here ──> apply ──> results

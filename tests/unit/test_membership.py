@@ -110,7 +110,6 @@ def test_a_change_waits_for_the_one_under_way(tmp_path: Path) -> None:
         (Join("", "n4", "127.0.0.1:1", "http://127.0.0.1:1"), "id"),
         (Join("n" * 65, "n4", "127.0.0.1:1", "http://127.0.0.1:1"), "1 to 64 visible"),
         (Join("id-n4", "n4", "127.0.0.1:0", "http://127.0.0.1:1"), "port from 1"),
-        (Join("id-n4", "n4", "127.0.0.1:\N{SUPERSCRIPT TWO}", "http://127.0.0.1:1"), "host:port"),
     ],
 )
 def test_a_newcomer_that_cannot_be_found_or_named_is_refused(

@@ -1,10 +1,11 @@
 """Snapshots: the state as of one log index, in one file that followers receive and people keep.
 
     thread                                        event loop
-    machine.copy_to(path)                         newest, all, pin, read       for followers
-    store.write(header, pieces_of(path))          incoming, Incoming.write     from a leader
-    store.keep(2)
-    Incoming.complete(), store.pieces(name)
+    machine.copy_to(path)                         newest, all, pin, damaged
+    store.write(header, pieces_of(path))
+    store.keep(2), discard, check, pieces
+    store.read                    for followers
+    store.incoming, Incoming.write and complete
 
     errors.py     why one cannot be made or used
     format.py     the bytes of a file: header, chunks, checksums

@@ -99,6 +99,11 @@ class Pair:
         return count
 
 
+def lacking(_peer: str) -> int:
+    """What a leader knows of a follower that has not acknowledged anything yet."""
+    return 1
+
+
 @pytest.fixture
 def pair() -> Pair:
     return Pair()
@@ -149,6 +154,34 @@ def test_a_stalled_transfer_is_asked_for_again(pair: Pair) -> None:
     pair.now += STALLED_S
     pair.offer()
     assert pair.carry()
+    assert pair.follower.arrived
+
+
+def test_what_nobody_offers_any_more_is_given_up(pair: Pair) -> None:
+    """Its leader has gone, and the next one has the log that this member lacks."""
+    pair.offer()
+    pair.bring(pair.ask())
+    follower = pair.follower
+    follower.courier.tick(pair.now + SERVING_S, lacking)
+    assert follower.storage.names()
+    follower.courier.tick(pair.now + SERVING_S + 1, lacking)
+    assert not follower.storage.names()
+    follower.taken()
+    pair.offer()
+    pair.carry()
+    assert follower.arrived
+
+
+def test_what_waits_for_the_own_disk_is_not_given_up(pair: Pair) -> None:
+    pair.offer()
+    pieces = pair.ask()
+    pair.follower.is_busy = True
+    pair.bring(pieces)
+    pair.follower.courier.tick(pair.now + 2 * SERVING_S, lacking)
+    pair.follower.is_busy = False
+    pair.follower._work(lambda: None, lambda _: None)
+    pair.follower.courier.tick(pair.now + 2 * SERVING_S, lacking)
+    pair.carry()
     assert pair.follower.arrived
 
 
@@ -210,7 +243,34 @@ def test_a_sound_one_that_is_wanted_again_is_sent_again(pair: Pair) -> None:
         pair.offer()
         pair.carry()
         pair.follower.courier.installed()
+        pair.follower.store.discard(pair.stored.name)
     assert (len(pair.follower.arrived), pair.leader.lost) == (3, 0)
+
+
+def test_what_could_not_be_installed_is_not_fetched_again_but_tried_again_after_a_while(pair: Pair) -> None:
+    pair.offer()
+    pair.carry()
+    pair.follower.courier.not_installed(pair.now + 5)
+    pair.offer()
+    assert len(pair.follower.arrived) == 1
+    pair.now += 5
+    pair.offer(generation=2)
+    assert len(pair.follower.arrived) == 2
+    pair.offer()
+    assert len(pair.follower.arrived) == 2, "one at a time"
+    assert not pair.follower.sent
+
+
+def test_the_file_of_another_member_is_fetched_although_one_of_that_name_is_here(pair: Pair) -> None:
+    """The state in the first one may not be what its header says."""
+    pair.offer()
+    pair.carry()
+    pair.follower.courier.not_installed(pair.now)
+    pair.offer("other")
+    assert pair.follower.sent
+    while pieces := pair.ask():
+        pair.bring(pieces, peer="other")
+    assert len(pair.follower.arrived) == 2
 
 
 def test_a_damaged_one_that_somebody_holds_stays_until_it_is_wanted_later(pair: Pair) -> None:
@@ -224,6 +284,46 @@ def test_a_damaged_one_that_somebody_holds_stays_until_it_is_wanted_later(pair: 
         pair.offer()
         pair.carry()
     assert (pair.leader.lost, pair.leader.store.newest) == (1, None)
+
+
+def unreadable(*_: object) -> bytes:
+    raise OSError(5, "Input/output error")
+
+
+def test_a_disk_that_fails_for_a_moment_costs_no_snapshot(pair: Pair) -> None:
+    read = pair.leader.storage.read
+    for _ in range(2):
+        pair.offer()
+        pair.leader.storage.read = unreadable  # type: ignore[method-assign]
+        pair.carry()
+        assert (pair.follower.arrived, pair.leader.lost) == ([], 0)
+        pair.leader.storage.read = read  # type: ignore[method-assign]
+        pair.offer()
+        pair.ask()
+        pair.follower.courier.installed()
+    pair.offer()
+    pair.carry()
+    assert (len(pair.follower.arrived), pair.leader.lost) == (1, 0)
+
+
+def test_one_that_the_disk_cannot_read_again_and_again_is_discarded(pair: Pair) -> None:
+    pair.leader.storage.read = unreadable  # type: ignore[method-assign]
+    for _ in range(2):
+        pair.offer()
+        pair.carry()
+    assert (pair.leader.lost, pair.leader.store.newest) == (1, None)
+
+
+def test_a_piece_of_one_that_is_gone_by_now_costs_no_other(pair: Pair) -> None:
+    pair.offer()
+    pair.leader.is_busy = True
+    pair.ask()
+    newer = pair.leader.store.write(header(95), [RAW])
+    pair.leader.courier.wanted(pair.now, "follower", 1, SnapshotWanted(95, 3, 0))
+    pair.leader.store.keep(1)
+    pair.leader.is_busy = False
+    pair.leader._work(lambda: None, lambda _: None)
+    assert (pair.leader.lost, pair.leader.store.newest) == (0, newer)
 
 
 def test_a_full_disk_ends_it_until_the_next_offer(pair: Pair) -> None:
@@ -262,9 +362,44 @@ def test_what_is_being_fetched_stays_and_so_does_the_log_after_it(pair: Pair) ->
     assert pair.leader.courier.needed_index() == 90
     pair.carry()
     assert pair.follower.arrived
-    pair.leader.courier.tick(pair.now + SERVING_S + 1)
+    pair.leader.courier.tick(pair.now + SERVING_S + 1, lacking)
     assert pair.leader.courier.needed_index() is None
     assert pair.leader.store.keep(1)
+
+
+def test_it_stays_for_as_long_as_a_follower_may_take_to_install_it_and_a_while_longer(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the log that was written meanwhile, the follower would have to fetch another one."""
+    monkeypatch.setattr("raftos.consensus.courier.INSTALLED_BYTES_PER_S", len(RAW) / 600)
+    pair.offer()
+    pair.carry()
+    leader = pair.leader.courier
+    leader.tick(600.0, lacking)
+    leader.tick(610.0, lambda _: 90)
+    leader.tick(610.0 + SERVING_S, lambda _: 90)
+    assert leader.needed_index() == 90
+    leader.tick(611.0 + SERVING_S, lambda _: 90)
+    assert leader.needed_index() is None
+
+
+def test_a_follower_that_is_never_done_with_it_is_not_waited_for_for_ever(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raftos.consensus.courier.INSTALLED_BYTES_PER_S", len(RAW) / 600)
+    pair.offer()
+    pair.carry()
+    pair.leader.courier.tick(601.0 + SERVING_S, lacking)
+    assert pair.leader.courier.needed_index() is None
+
+
+def test_it_stays_while_a_piece_waits_for_this_members_own_disk(pair: Pair) -> None:
+    pair.offer()
+    pair.leader.is_busy = True
+    pair.ask()
+    for minutes in range(5):
+        pair.leader.courier.tick(pair.now + minutes * (SERVING_S + 1), lacking)
+    assert pair.leader.courier.needed_index() == 90
 
 
 def test_while_one_is_being_installed_no_other_is_fetched(pair: Pair) -> None:

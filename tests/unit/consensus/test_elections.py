@@ -14,7 +14,29 @@ from raftos.consensus.messages import (
     VoteGranted,
     VoteRequest,
 )
+from raftos.levels import FIRST_LEVEL, LEVEL
 from tests.unit.consensus.wire import Frame, Wire
+
+
+class Upgrading(Wire):
+    """Member b is of a version that does not number its answers to pre-votes."""
+
+    def __init__(self, level: int) -> None:
+        """`level` is the one that b tells."""
+        self.level = level
+        super().__init__()
+
+    def link(self, one: str, other: str) -> None:
+        super().link(one, other)
+        for name in {one, other} - {"b"}:
+            if "b" in self[name].core.levels:
+                self[name].core.levels["b"] = self.level
+
+    def give(self, frame: Frame) -> None:
+        message = frame.message
+        if frame.sender == "b" and isinstance(message, PreVoteAnswer):
+            frame = frame._replace(message=PreVoteAnswer(message.term, message.granted, message.current_term))
+        super().give(frame)
 
 
 def terms(wire: Wire) -> list[int]:
@@ -320,3 +342,20 @@ def test_votes_of_those_whom_an_installed_snapshot_has_removed_elect_nobody() ->
     g.install(wire.now, 20, 1, encode(Configuration.of("abcdg")), 0)
     g.received(wire.now, "a", g.core.links["a"], VoteGranted(term))
     assert not g.core.is_leader
+
+
+@pytest.mark.parametrize(("level", "leaders"), [(FIRST_LEVEL, ["a"]), (LEVEL, [])])
+def test_a_pre_vote_without_a_number_counts_from_an_older_version_only(
+    level: int, leaders: list[str]
+) -> None:
+    """During an upgrade it may be the only other one that runs, and lack an entry that was agreed on."""
+    wire = Upgrading(level)
+    wire.elect("a")
+    wire.isolate("b")
+    wire.propose("a", "x")
+    wire.pass_time(0.1)
+    wire.crash("c")
+    wire.restart("a")
+    wire.heal()
+    wire.pass_time(3)
+    assert wire.leaders() == leaders

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any, Self
@@ -14,15 +15,17 @@ import msgspec
 import pytest
 
 from raftos.config import Config
-from raftos.consensus.configuration import Configuration
+from raftos.consensus.configuration import Configuration, encode
 from raftos.consensus.driver import Driver
+from raftos.consensus.guard import NO_OP
 from raftos.consensus.journal import Journal
-from raftos.consensus.keeper import Keeper, Policy
+from raftos.consensus.keeper import RETRY_S, Keeper, Policy
 from raftos.consensus.messages import Message, SnapshotWanted
+from raftos.consensus.opening import Opened
 from raftos.consensus.replica import Replica
-from raftos.consensus.snapshots import SnapshotStore, Stored, read_header
+from raftos.consensus.snapshots import CorruptSnapshot, Header, SnapshotStore, Stored, read_header
 from raftos.consensus.worker import Worker
-from raftos.errors import NotReady, RaftosError
+from raftos.errors import NotReady, RaftosError, StartupError
 from raftos.state.machine import CannotApply, Machine
 from tests.unit.consensus import test_opening
 from tests.unit.consensus.test_driver import config, opened, puts
@@ -246,6 +249,7 @@ class AtOnce:
 
     def __init__(self, machine: Machine, replica: Replica) -> None:
         self._machine, self._replica = machine, replica
+        self.removed: list[str] = []
 
     def work(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
         try:
@@ -261,7 +265,8 @@ class AtOnce:
 
     def send(self, peer: str, generation: int, message: Message) -> None: ...
 
-    def remove_segments(self, names: list[str]) -> None: ...
+    def remove_segments(self, names: list[str]) -> None:
+        self.removed += names
 
     def now(self) -> float:
         return 0.0
@@ -282,17 +287,65 @@ def test_a_snapshot_begun_before_the_state_was_found_wrong_is_not_kept(tmp_path:
     run(scenario())
 
 
+def test_a_snapshot_being_written_while_the_state_is_found_wrong_is_not_kept(tmp_path: Path) -> None:
+    """Nor do the sound ones of before go for it."""
+
+    async def scenario() -> None:
+        async with Running(tmp_path, snapshot_keep=1) as member:
+            await member.write(5)
+            (await member.driver.snapshot(time.monotonic() + 5)).__exit__(None, None, None)
+            sound = member.snapshots.newest
+            await member.write(5)
+            write, is_writing, may_end = member.snapshots.write, threading.Event(), threading.Event()
+
+            def slow(header: Header, pieces: Iterable[bytes]) -> Stored:
+                is_writing.set()
+                may_end.wait(5)
+                return write(header, pieces)
+
+            member.snapshots.write = slow  # type: ignore[method-assign]
+            waiting = asyncio.ensure_future(member.driver.snapshot(time.monotonic() + 5))
+            await member.until(is_writing.is_set)
+            member.driver.distrust("its state is wrong")
+            may_end.set()
+            with pytest.raises(NotReady, match="its state is wrong"):
+                await waiting
+            assert member.snapshots.all() == [sound]
+
+    run(scenario())
+
+
+@contextmanager
+def following(folder: Path) -> Iterator[tuple[Opened, Keeper, AtOnce]]:
+    """A member that follows, its keeper, and what is done for that."""
+    with test_opening.opened(folder) as parts:
+        replica = Replica(
+            member_id="a",
+            configuration=Configuration.of("abc"),
+            journal=parts.journal,
+            applied_index=parts.machine.applied_index,
+            time_ms=0,
+            wall_ms=0,
+            now=0.0,
+            random=Random(0),
+        )
+        world, policy = AtOnce(parts.machine, replica), Policy(keep=2)
+        yield parts, Keeper(world, parts.snapshots, parts.journal, parts.machine, replica, policy), world
+
+
+def received(parts: Opened, folder: Path, count: int) -> Stored:
+    """A snapshot of so many entries, made by another member."""
+    [file] = test_opening.giver(folder, count).iterdir()
+    incoming = parts.snapshots.incoming(file.name, file.stat().st_size)
+    incoming.write(0, file.read_bytes())
+    return incoming.complete()
+
+
 def test_who_installs_again_and_again_keeps_no_more_snapshots_than_it_should(tmp_path: Path) -> None:
     """It may never get as far as making one of its own, and its disk would fill up."""
-    with test_opening.opened(tmp_path / "a") as parts:
-        replica = replica_of(parts.journal)
-        world = AtOnce(parts.machine, replica)
-        keeper = Keeper(world, parts.snapshots, parts.journal, parts.machine, replica, Policy(keep=2))
+    with following(tmp_path / "a") as (parts, keeper, _):
         for count in (10, 20, 30, 40):
-            [file] = test_opening.giver(tmp_path / f"{count}", count).iterdir()
-            incoming = parts.snapshots.incoming(file.name, file.stat().st_size)
-            incoming.write(0, file.read_bytes())
-            keeper._arrived(incoming.complete())
+            keeper._arrived(received(parts, tmp_path / f"{count}", count))
         assert parts.machine.applied_index == 41
         assert [stored.header.index for stored in parts.snapshots.all()] == [41, 31]
 
@@ -311,6 +364,114 @@ def test_a_snapshot_of_another_version_changes_nothing(tmp_path: Path, changes: 
         assert (parts.machine.applied_index, parts.journal.last_index) == (0, 1)
         assert not (parts.machine.folder / "incoming.sqlite3").exists()
         assert keeper.courier._fetch is None
+
+
+def test_after_an_installation_the_whole_old_log_goes_once_the_journal_is_sure_of_it(tmp_path: Path) -> None:
+    """It would be read at every start until this member has made a snapshot of its own."""
+    with test_opening.opened(tmp_path / "a") as parts:
+        parts.journal._segment_bytes = KIB
+        for _ in range(4):
+            test_opening.fill(parts, 8)
+    with following(tmp_path / "a") as (parts, keeper, world):
+        keeper._arrived(received(parts, tmp_path / "b", 50))
+        keeper.tick()
+        assert not world.removed, "a crash may yet bring the old log back"
+        write = parts.journal.take()
+        assert write is not None
+        parts.journal.writer.write(write)
+        parts.journal.finish(write)
+        keeper.tick()
+        assert len(world.removed) >= 3
+        parts.journal.writer.remove(world.removed)
+    with test_opening.opened(tmp_path / "a") as parts:
+        assert (parts.journal.first_index, parts.machine.applied_index) == (52, 51)
+
+
+def test_an_extracted_state_that_is_not_wanted_any_more_goes(tmp_path: Path) -> None:
+    with following(tmp_path / "a") as (parts, keeper, _):
+        stored = received(parts, tmp_path / "b", 30)
+        path = keeper._extract(stored)
+        keeper._replica.core.engine.installed(stored.header.index)
+        keeper._extracted(stored, path)
+        assert not path.exists()
+        assert parts.machine.applied_index == 0
+
+
+def failing(error: RaftosError) -> Callable[..., Path]:
+    def fail(*_: object) -> Path:
+        raise error
+
+    return fail
+
+
+def test_a_snapshot_that_cannot_be_extracted_is_told_and_tried_again_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk has room for the file, and not for the state in it."""
+    with following(tmp_path / "a") as (parts, keeper, _):
+        stored = received(parts, tmp_path / "b", 30)
+        monkeypatch.setattr("raftos.consensus.keeper.extract", failing(StartupError("free some space")))
+        keeper._arrived(stored)
+        assert keeper.trouble == "the leader's snapshot cannot be installed: free some space"
+        assert keeper.courier._not_before == RETRY_S
+        assert parts.snapshots.newest == stored
+        monkeypatch.undo()
+        keeper._arrived(stored)
+        assert (keeper.trouble, parts.machine.applied_index) == (None, 31)
+
+
+def test_a_snapshot_that_was_damaged_since_it_came_is_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with following(tmp_path / "a") as (parts, keeper, _):
+        monkeypatch.setattr("raftos.consensus.keeper.extract", failing(CorruptSnapshot("damaged")))
+        keeper._arrived(received(parts, tmp_path / "b", 30))
+        assert parts.snapshots.newest is None
+
+
+def test_a_member_that_cannot_install_what_it_needs_says_so(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        parts = opened(tmp_path)
+        driver = Driver(config(tmp_path, others=["m2"]), bytes(32), parts)
+        await driver.start()
+        header = Header("test", 30, 1, b"", 0, 0, b"", 1, 1, "", 0)
+        driver._keeper._keep_for_later(Stored("", header, 1), NotReady("free some space"))
+        assert driver.status().trouble == "the leader's snapshot cannot be installed: free some space"
+        with pytest.raises(NotReady, match="cannot be installed"):
+            await driver.read_barrier(time.monotonic() + 5)
+        await driver.stop()
+        parts.machine.close()
+
+    run(scenario())
+
+
+def test_a_member_that_joined_makes_no_snapshot_before_it_knows_the_others(tmp_path: Path) -> None:
+    """Whoever installed it would know no voters, as of an entry at which there were some."""
+
+    async def scenario() -> None:
+        parts = opened(tmp_path)
+        joined = msgspec.structs.replace(config(tmp_path, others=["m2"]), joined=True, snapshot_interval_ms=1)
+        joined = msgspec.structs.replace(joined, voters=joined.voters[1:])
+        driver = Driver(joined, bytes(32), parts)
+        parts.journal.append(bytes((NO_OP,)), 1, 0)
+        parts.machine.apply([(1, b"")])
+        await driver.start()
+        await asyncio.sleep(0.2)
+        assert driver._keeper._not_before < time.monotonic(), "none was tried"
+        with pytest.raises(NotReady, match="ask one of them"):
+            await driver.snapshot(time.monotonic() + 5)
+        assert parts.snapshots.newest is None
+        parts.journal.append(encode(Configuration.of("ab")), 2, 0)
+        parts.machine.apply([(2, b"")])
+        driver._keeper._not_before = 0.0
+        (await driver.snapshot(time.monotonic() + 5)).__exit__(None, None, None)
+        newest = parts.snapshots.newest
+        assert newest is not None
+        assert newest.header.configuration == encode(Configuration.of("ab"))
+        await driver.stop()
+        parts.machine.close()
+
+    run(scenario())
 
 
 def test_a_damaged_snapshot_is_replaced_at_once(tmp_path: Path) -> None:

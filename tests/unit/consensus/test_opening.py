@@ -278,6 +278,22 @@ def test_asked_twice_it_drops_nobody_more(tmp_path: Path) -> None:
     assert make_sole_voter(folder, config(folder)).dropped == ()
 
 
+def test_a_removed_member_cannot_be_the_sole_voter(tmp_path: Path) -> None:
+    """It would be told of its removal by its own log, and stop."""
+    folder = tmp_path / "a"
+    removed = encode(Configuration(Configuration.of("bc").peers, ("a",)))
+    with opened(folder) as parts:
+        fill(parts, 5)
+        parts.journal.append(removed, 7, 1)
+        write = parts.journal.take()
+        assert write is not None
+        parts.journal.writer.write(write)
+    with pytest.raises(StartupError, match="was removed from the cluster"):
+        make_sole_voter(folder, config(folder))
+    with opened(folder) as parts:
+        assert (parts.journal.last_index, parts.journal.term) == (7, 1)
+
+
 def test_the_journal_does_not_give_way_to_a_damaged_snapshot(tmp_path: Path) -> None:
     with opened(tmp_path / "a") as parts:
         fill(parts, 5)
