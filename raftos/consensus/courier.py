@@ -1,7 +1,8 @@
 """Carrying a snapshot from a leader to a follower, piece by piece.
 
 The follower pulls. It knows best what it has on its disk, so an interrupted transfer goes on where it
-stopped, and its disk sets the pace: a few pieces are under way at a time.
+stopped, and its disk sets the pace: a few pieces are under way at a time. It asks for FETCH_BYTES_PER_S at
+most, so that who catches up leaves disks, processors and the network to those who write meanwhile.
 
     nothing  --(offer)--> fetching --(last piece)--> verifying --(whole)--> arrived, to be installed
     fetching --(link closed, or no piece for STALLED_S, and offered again)--> fetching, from what is there
@@ -35,6 +36,9 @@ from raftos.errors import RaftosError
 
 PIECE_BYTES = 2**20
 PIECES_UNDER_WAY = 4
+FETCH_BYTES_PER_S = 80 * 10**6
+BURST_S = 0.1
+"""What was not asked for in time is made up for within this much: ticks are no closer than half of it."""
 STALLED_S = 1.0
 SERVING_S = 60.0
 """Long enough to ask for the next piece; or, once it is installed, to be sent the log after it."""
@@ -55,6 +59,8 @@ class _Fetch:
     incoming: Incoming | None = None
     asked: int = 0
     """Up to where pieces were asked for, in bytes."""
+    due_at: float = -math.inf
+    """When the next piece may be asked for."""
     writing: int = 0
     """How many pieces wait to be written: as long as any does, it is this member that is slow."""
     is_whole: bool = False
@@ -175,11 +181,14 @@ class Courier:
 
     def _ask(self, fetch: _Fetch) -> None:
         assert fetch.incoming is not None
-        offer, fetch.heard_at = fetch.offer, self._now
+        offer = fetch.offer
         most = min(offer.size_bytes, fetch.incoming.received + PIECES_UNDER_WAY * self._piece_bytes)
-        while fetch.asked < most:
+        fetch.due_at = max(fetch.due_at, self._now - BURST_S)
+        while fetch.asked < most and fetch.due_at <= self._now:
             self._send(offer.peer, offer.generation, SnapshotWanted(offer.index, offer.term, fetch.asked))
+            fetch.heard_at = self._now
             fetch.asked += self._piece_bytes
+            fetch.due_at += self._piece_bytes / FETCH_BYTES_PER_S
 
     def piece(self, now: float, peer: str, generation: int, message: SnapshotPiece) -> None:
         """A piece that was asked for; any other is dropped."""
@@ -320,6 +329,8 @@ class Courier:
         fetch = self._fetch
         if fetch is not None and fetch.is_forsaken(now):
             self._give_up(fetch, "nobody offers it any more")
+        elif fetch is not None and fetch.incoming is not None and not fetch.is_whole:
+            self._ask(fetch)
         for peer, serving in list(self._serving.items()):
             if serving.reading:
                 serving.asked_at = now  # It is this member that is slow.

@@ -25,6 +25,7 @@ from raftos.consensus.configuration import MAX_REMOVED, Configuration, Peer, dec
 from raftos.consensus.guard import FIRST_INDEX, NO_OP
 from raftos.consensus.journal import Journal
 from raftos.consensus.opening import first_configuration, open_data, write_now
+from raftos.errors import StartupError
 
 TERMS_AHEAD = 1_000_000
 """More than the others can have held elections: at one in a second it would take them eleven days."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from raftos.consensus import messages
+from raftos.consensus import courier, messages
 from raftos.consensus.core import Offer
-from raftos.consensus.courier import PIECES_UNDER_WAY, SERVING_S, STALLED_S, Courier
+from raftos.consensus.courier import BURST_S, PIECES_UNDER_WAY, SERVING_S, STALLED_S, Courier
 from raftos.consensus.messages import Message, SnapshotPiece, SnapshotWanted
 from raftos.consensus.snapshots import Header, SnapshotStore, Stored
 from raftos.errors import RaftosError
@@ -124,6 +124,24 @@ def test_few_pieces_are_under_way_at_a_time(pair: Pair) -> None:
     assert len(pair.follower.sent) == PIECES_UNDER_WAY
 
 
+def test_no_more_is_asked_for_than_leaves_room_for_others(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However fast the pieces come: what was let pass is made up for only a little."""
+    monkeypatch.setattr(courier, "FETCH_BYTES_PER_S", PIECE_BYTES / BURST_S)
+    pair.offer()
+    count = pair.carry()
+    assert count == 2
+    for _ in range(3):
+        pair.now += BURST_S
+        pair.follower.courier.tick(pair.now, lacking)
+        count += pair.carry()
+    assert count == 5
+    pair.now += 100 * BURST_S
+    pair.follower.courier.tick(pair.now, lacking)
+    assert pair.carry() == 2
+
+
 def test_an_offer_repeated_meanwhile_asks_for_nothing_twice(pair: Pair) -> None:
     pair.offer()
     pair.offer()
@@ -177,10 +195,11 @@ def test_what_waits_for_the_own_disk_is_not_given_up(pair: Pair) -> None:
     pieces = pair.ask()
     pair.follower.is_busy = True
     pair.bring(pieces)
-    pair.follower.courier.tick(pair.now + 2 * SERVING_S, lacking)
+    pair.now += 2 * SERVING_S
+    pair.follower.courier.tick(pair.now, lacking)
     pair.follower.is_busy = False
     pair.follower._work(lambda: None, lambda _: None)
-    pair.follower.courier.tick(pair.now + 2 * SERVING_S, lacking)
+    pair.follower.courier.tick(pair.now, lacking)
     pair.carry()
     assert pair.follower.arrived
 
