@@ -39,8 +39,8 @@ from raftos.errors import (
     Unavailable,
 )
 from raftos.levels import MEMBERSHIP_SINCE
-from raftos.member import Member, refusal_of
-from raftos.state.command import Command, Query, is_ok
+from raftos.member import Member
+from raftos.state.command import Query
 from raftos.state.domain import described
 from raftos.state.domains import members, validate
 
@@ -182,8 +182,8 @@ class MembershipService:
             if msgspec.structs.asdict(announced).items() <= msgspec.structs.asdict(owner).items():
                 return
             if owner.id in self._member.consensus.status().removed:
-                await self._submit(members.Forget(owner.id), deadline)
-        await self._submit(announced, deadline)
+                await self._member.submit_own(members.Forget(owner.id), deadline)
+        await self._member.submit_own(announced, deadline)
 
     async def _change(self, change: Change, deadline: float) -> None:
         """Agree on a change, after those that are under way."""
@@ -211,7 +211,7 @@ class MembershipService:
 
     async def _forget(self, member_id: str, deadline: float) -> None:
         try:
-            await self._submit(members.Forget(member_id), deadline)
+            await self._member.submit_own(members.Forget(member_id), deadline)
         except Unavailable:
             # It is removed all the same, perhaps this very member; the leader forgets the name in a moment.
             return
@@ -268,11 +268,6 @@ class MembershipService:
     async def _ask(self, query: Query, deadline: float) -> Any:
         [answer] = await self._member.query([query], "linearizable", deadline)
         return answer
-
-    async def _submit(self, command: Command, deadline: float) -> None:
-        [result] = await self._member.submit([(self._member.new_request_id(), command)], deadline)
-        if not is_ok(result):
-            raise refusal_of(result)
 
 
 def _role_of(member_id: str, status: Status) -> Role:

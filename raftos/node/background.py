@@ -31,13 +31,15 @@ from raftos.agent.probe import SAMPLE_INTERVAL_S, Probe
 from raftos.consensus.base import Role
 from raftos.control.loop import ControlLoop
 from raftos.control.view import LastHeard, View, gather
-from raftos.errors import RaftosError, Unavailable
+from raftos.errors import Expired, RaftosError, Unavailable
 from raftos.member import Member
 from raftos.state.command import Command, Query
 from raftos.state.machine import CannotApply
 
 CHECKPOINT_INTERVAL_S = 2.0
 REGISTER_RETRY_S = 0.25
+REFUSED_RETRY_S = 10.0
+"""A name that is taken, or a bug, does not go away in a moment; each time is logged."""
 PATIENCE_S = 2.0
 """Members that start together hear of each other's levels first, and register once."""
 LEVEL_RETRY_S = 2.0
@@ -95,16 +97,20 @@ class Background:
     async def _register(self) -> None:
         patient_until_s = time.monotonic() + PATIENCE_S
         while True:
+            patient = time.monotonic() < patient_until_s
+            rest_s = REGISTER_RETRY_S if patient else LEVEL_RETRY_S
             try:
-                patient = time.monotonic() < patient_until_s
                 if await self._member.register(patient=patient):
                     return
-                await asyncio.sleep(REGISTER_RETRY_S if patient else LEVEL_RETRY_S)
-            except Unavailable:
-                await asyncio.sleep(REGISTER_RETRY_S)
+            except (Unavailable, Expired):
+                rest_s = REGISTER_RETRY_S
             except RaftosError as error:
-                _log.error("this member could not register itself", reason=error.message)
-                return
+                _log.error("this member could not register itself; it tries again", reason=error.message)
+                rest_s = REFUSED_RETRY_S
+            except Exception:  # noqa: BLE001 - as in `_every`: without its level no member gets on
+                _log.exception("background work failed", job="register")
+                rest_s = REFUSED_RETRY_S
+            await asyncio.sleep(rest_s)
 
     async def _sample(self) -> None:
         self._probe.sample()

@@ -59,6 +59,21 @@ def test_a_repeated_request_is_answered_as_the_first_time(tmp_path: Path) -> Non
     run(tmp_path, scenario)
 
 
+def test_a_first_write_at_a_member_whose_clock_stood_still(tmp_path: Path) -> None:
+    """Nothing was written for ten minutes. The id was made here, so the caller hears nothing of it."""
+
+    async def scenario(api: Api) -> None:
+        api.consensus.behind_ms = 11 * 60_000
+        put = await api.post("/v1/kv/put", {"key": "a", "value": "1"})
+        assert (put.status, put.json["version"]) == (200, 1)
+        api.consensus.behind_ms = 11 * 60_000
+        own = format_request_id(api.member.new_request_id())
+        refused = await api.post("/v1/kv/put", {"key": "a", "value": "1", "request_id": own})
+        assert (refused.status, refused.code) == (409, "expired")
+
+    run(tmp_path, scenario)
+
+
 BAD_REQUESTS: list[tuple[str, str, dict[str, Any] | bytes, int, str, str]] = [
     ("GET", "/v1/kv/nothing", b"", 404, "not_found", "/v1/kv/nothing"),
     ("GET", "/", b"", 404, "not_found", ""),
