@@ -11,6 +11,7 @@ from typing import ClassVar
 import msgspec
 import pytest
 
+from raftos.consensus.configuration import Remove
 from raftos.consensus.memory import MemoryConsensus
 from raftos.errors import (
     Conflict,
@@ -214,6 +215,23 @@ def test_stale_reads_grow_older_while_the_member_is_cut_off(tmp_path: Path) -> N
         assert 40 <= api.member.age_ms() < 5_000
         api.cluster.heal("id-n1")
         assert api.member.age_ms() == 0
+
+    run(tmp_path, scenario, names=["n1", "n2", "n3"])
+
+
+def test_a_member_that_is_gone_lags_no_more(tmp_path: Path) -> None:
+    """It was far behind when it was removed; no status says so of it, however old the leader's memory."""
+
+    async def scenario(api: Api) -> None:
+        await api.member.overview.hear()
+        api.member.overview.heard.lagging["id-n3"] = 1_000_000
+        for member in api.members.values():
+            assert [alarm.alarm for alarm in (await member.status()).alarms] == ["LAGGING"]
+        assert [alarm.alarm for alarm in api.member.alarms()] == ["LAGGING"]
+        await api.consensus.change(Remove("id-n3"), soon())
+        assert not api.member.alarms()
+        for name in ("n1", "n2"):
+            assert not (await api.members[name].status()).alarms
 
     run(tmp_path, scenario, names=["n1", "n2", "n3"])
 
