@@ -336,9 +336,18 @@ class Member:
         return self.overview.alarms()
 
     def records(self) -> dict[str, Any]:
-        """What the cluster has agreed about its members, by id; from this member's own state."""
-        [records] = _answer_all(self._loop_reader, [members.List()])
-        return {} if isinstance(records, RaftosError) else {record.id: record for record in records.items}
+        """What the cluster has agreed about its members, by id; nothing where that cannot be read.
+
+        From this member's own state, to be shown and for names; what is decided by it takes `all_records`.
+        """
+        try:
+            return self.all_records()
+        except RaftosError:
+            return {}
+
+    def all_records(self) -> dict[str, Any]:
+        """The same, and all of it. Raises NotReady."""
+        return {record.id: record for record in self._loop_reader.query(members.List()).items}
 
     def name_of(self, member_id: str) -> str:
         [known] = _answer_all(self._loop_reader, [members.Get(id=member_id)])
@@ -360,7 +369,10 @@ class Member:
         return LeaderView(self.name_of(status.leader_id), status.leader_id, endpoint, status.term)
 
     async def transfer(self, target: str | None, deadline: float) -> str:
-        """Hand leadership to a member (name or id), or to the best follower; the new leader's name."""
+        """Hand leadership to a member (name or id), or to the best follower; the new leader's name.
+
+        Raises NotFound, Conflict, InvalidInput, Unavailable.
+        """
         target_id = self._id_of(target) if target else None
         try:
             return self.name_of(await self.consensus.transfer(target_id, deadline))
@@ -374,7 +386,7 @@ class Member:
         return message
 
     def _id_of(self, name_or_id: str) -> str:
-        for known in (*self.records().values(), *self.config.voters):
+        for known in (*self.all_records().values(), *self.config.voters):
             if name_or_id in {known.id, known.name}:
                 return str(known.id)
         raise NotFound(f"no member is called {name_or_id!r}; `raftos node ls` lists them")
@@ -388,6 +400,8 @@ class Member:
         """
         deadline = time.monotonic() + self.config.request_timeout_ms / 1000
         [known] = await self.query([members.Get(id=self.config.member_id)], "linearizable", deadline)
+        if isinstance(known, NotReady):
+            raise known
         may_tell = not isinstance(known, RaftosError) and known.level >= TOLD_SINCE
         level = LEVEL if may_tell or await self._all_can_read_levels() else FIRST_LEVEL
         if patient and level < LEVEL:

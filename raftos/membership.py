@@ -112,7 +112,7 @@ class MembershipService:
         self._member = member
 
     async def show(self, deadline: float) -> Membership:
-        """Who belongs to the cluster, as of now. Raises NoQuorum."""
+        """Who belongs to the cluster, as of now. Raises NoQuorum, NotReady."""
         await self._member.consensus.read_barrier(deadline)
         return self._view()
 
@@ -152,7 +152,7 @@ class MembershipService:
                 await self._refuse_risk(found)
             await self._hand_over(found, deadline)
             await self._change(Remove(found.id), deadline)
-        is_known = found.id in self._member.records()
+        is_known = found.id in self._member.all_records()
         if is_known:
             await self._forget(found.id, deadline)
         return _told(found, "none", changed=found.role != "none" or is_known)
@@ -177,8 +177,11 @@ class MembershipService:
             peer_address=newcomer.peer_address,
         )
         validate(announced)
-        owner = await self._ask(members.Get(name=newcomer.name), deadline)
-        if not isinstance(owner, RaftosError):
+        try:
+            owner = await self._ask(members.Get(name=newcomer.name), deadline)
+        except NotFound:
+            owner = None
+        if owner is not None:
             if msgspec.structs.asdict(announced).items() <= msgspec.structs.asdict(owner).items():
                 return
             if owner.id in self._member.consensus.status().removed:
@@ -207,7 +210,13 @@ class MembershipService:
                 "`raftos dev stop --purge` ends a whole cluster"
             )
         while consensus.status().leader_id == found.id:
-            await consensus.transfer(None, deadline)
+            try:
+                await self._member.transfer(None, deadline)
+            except Unavailable:
+                if deadline - time.monotonic() < RETRY_S:
+                    raise
+            # It may be done, and this member not have heard yet who leads now.
+            await asyncio.sleep(RETRY_S)
 
     async def _forget(self, member_id: str, deadline: float) -> None:
         try:
@@ -233,7 +242,7 @@ class MembershipService:
     # What is known.
 
     async def _find(self, target: str, deadline: float) -> Known:
-        """The member of a name or an id, also one that was removed. Raises NotFound."""
+        """The member of a name or an id, also one that was removed. Raises NotFound, Unavailable."""
         items = (await self.show(deadline)).items
         for known in (*(item for item in items if item.id == target), *items):
             if target in {known.id, known.name}:
@@ -247,7 +256,7 @@ class MembershipService:
         raise NotFound(f"no member is called {target!r}; `raftos node ls` lists them")
 
     def _view(self) -> Membership:
-        status, records = self._member.consensus.status(), self._member.records()
+        status, records = self._member.consensus.status(), self._member.all_records()
         listed = dict.fromkeys((*status.voters, *status.learners, *records))
         items = [self._known(member_id, status, records) for member_id in listed]
         config = self._member.config
@@ -266,7 +275,10 @@ class MembershipService:
         )
 
     async def _ask(self, query: Query, deadline: float) -> Any:
+        """The answer as of now. Raises what it is refused with, Unavailable."""
         [answer] = await self._member.query([query], "linearizable", deadline)
+        if isinstance(answer, RaftosError):
+            raise answer
         return answer
 
 
