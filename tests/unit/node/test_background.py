@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -38,5 +39,31 @@ def test_registering_is_tried_until_it_is_done(
         working.start()
         await asyncio.wait_for(done.wait(), 5)
         await working.stop()
+
+    run(tmp_path, scenario)
+
+
+def test_a_scan_under_way_does_not_hold_up_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One table may take minutes. The interpreter waits for every thread that is not a daemon."""
+    looking, enough = threading.Event(), threading.Event()
+
+    async def scenario(api: Api) -> None:
+        def slow(_table: str) -> None:
+            looking.set()
+            enough.wait(10)
+
+        monkeypatch.setattr(api.machine, "damage", slow)
+        monkeypatch.setattr(background, "SCAN_REST_S", 0.0)
+        working = Background(api.member, Probe())
+        scan = asyncio.create_task(working.scan())
+        assert await asyncio.to_thread(looking.wait, 5)
+        scan.cancel()
+        await working.stop()
+        left = [thread for thread in threading.enumerate() if thread.name.startswith("scan")]
+        assert left
+        assert all(thread.daemon for thread in left)
+        enough.set()
+        for thread in left:
+            thread.join(5)
 
     run(tmp_path, scenario)
