@@ -15,6 +15,7 @@ from raftos.consensus.configuration import Remove
 from raftos.consensus.memory import MemoryConsensus
 from raftos.errors import (
     Conflict,
+    Fault,
     InvalidInput,
     NoQuorum,
     NotEnabled,
@@ -114,6 +115,22 @@ def test_every_caller_hears_of_a_failure_in_its_own_exception(tmp_path: Path) ->
         assert len({id(error) for error in errors}) == 3
 
     run(tmp_path, scenario)
+
+
+def test_a_bug_is_a_fault_for_every_caller() -> None:
+    """Nobody is cancelled for it: that would look like the caller's own wish."""
+
+    async def answer(_items: list[int], _deadline: float) -> list[int]:
+        raise KeyError("a bug")
+
+    async def scenario() -> None:
+        gathering = Gathering(answer)
+        calls = [gathering.call([number], 10.0) for number in range(2)]
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(error) for error in errors] == [Fault] * 2
+        assert "KeyError" in str(errors[0])
+
+    asyncio.run(scenario())
 
 
 def test_a_caller_that_gave_up_does_not_disturb_the_others(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from pathlib import Path
@@ -313,5 +314,21 @@ def test_a_bug_is_a_fault_and_not_the_end(tmp_path: Path, monkeypatch: pytest.Mo
         assert (response.status, response.code) == (500, "fault")
         assert "inside" not in response.sentence
         assert (await api.get("/livez")).status == 200
+
+    run(tmp_path, scenario)
+
+
+def test_a_bug_in_a_query_is_a_fault_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queries are answered together, in a task of their own; each caller hears of it."""
+
+    async def scenario(api: Api) -> None:
+        def broken(_query: object) -> object:
+            raise RuntimeError("inside")
+
+        monkeypatch.setattr(api.member._loop_reader, "query", broken)
+        fault = await asyncio.wait_for(api.get("/v1/kv/get?key=a"), 5)
+        assert (fault.status, fault.code) == (500, "fault")
+        assert "inside" not in fault.sentence
+        assert fault.headers.get("connection") != "close"
 
     run(tmp_path, scenario)
