@@ -26,11 +26,11 @@ from raftos.api.requests import content_type, deadline, deadline_in
 from raftos.errors import InvalidInput, RaftosError, TooLarge
 from raftos.member import Consistency, Member, refusal_of
 from raftos.state.command import REQUEST_ID_BYTES, Command, Query, is_ok
-from raftos.state.domains import COMMANDS, QUERIES
+from raftos.state.domains import OFFERED, QUERIES
 
 MAX_ITEMS = 2_000
 
-AnyCommand: Any = reduce(or_, COMMANDS.values())
+AnyCommand: Any = reduce(or_, OFFERED.values())
 AnyQuery: Any = reduce(or_, QUERIES.values())
 
 

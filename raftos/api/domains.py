@@ -18,7 +18,7 @@ from raftos.api.requests import content_type, deadline
 from raftos.errors import InvalidInput, OutcomeUnknown, RaftosError
 from raftos.member import Consistency, Member, refusal_of
 from raftos.state.command import Command, Query, format_request_id, is_ok
-from raftos.state.domains import COMMANDS, QUERIES
+from raftos.state.domains import OFFERED, QUERIES
 
 Handler = Callable[[Request], Awaitable[Answer]]
 
@@ -27,9 +27,9 @@ _decode = msgspec.msgpack.Decoder().decode
 
 
 def routes(member: Member) -> dict[str, dict[str, Handler]]:
-    """Path -> method -> handler, for every registered command and query."""
+    """Path -> method -> handler, for every registered query, and every command that is not internal."""
     found: dict[str, dict[str, Handler]] = {}
-    for tag, command in COMMANDS.items():
+    for tag, command in OFFERED.items():
         found.setdefault(path_of(tag), {})["POST"] = _command_handler(member, command)
     for tag, query in QUERIES.items():
         found.setdefault(path_of(tag), {})["GET"] = _query_handler(member, query)

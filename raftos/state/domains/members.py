@@ -85,6 +85,7 @@ class Announce(Command, frozen=True, tag="members.announce"):
     """
 
     since: ClassVar[int] = MEMBERSHIP_SINCE
+    internal: ClassVar[bool] = True
 
     id: Id
     name: Name
@@ -98,6 +99,8 @@ class Register(Command, frozen=True, tag="members.register", omit_defaults=True)
     Members do it themselves when they start. Rejected with `conflict` when another member has the name, when
     the id was removed, or when the version is too old for what the cluster has enabled.
     """
+
+    internal: ClassVar[bool] = True
 
     id: Id
     name: Name
@@ -113,6 +116,8 @@ class Mark(Command, frozen=True, tag="members.mark"):
     The leader proposes it. Rejected with `conflict` when the member is not in `expect_state` any more.
     """
 
+    internal: ClassVar[bool] = True
+
     id: Id
     state: Annotated[Marking, described("The state it has from now on.")]
     expect_state: Annotated[Marking, described("The state in which it was seen; the other one.")]
@@ -125,6 +130,7 @@ class Forget(Command, frozen=True, tag="members.forget"):
     """
 
     since: ClassVar[int] = MEMBERSHIP_SINCE
+    internal: ClassVar[bool] = True
 
     id: Id
 

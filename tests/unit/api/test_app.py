@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from raftos.api.app import OPEN_ROUTES
+from raftos.api.domains import path_of
 from raftos.state.command import format_request_id, new_request_id
+from raftos.state.domains import COMMANDS, OFFERED
 from tests.unit.api.harness import Api, run
 
 
@@ -330,5 +332,29 @@ def test_a_bug_in_a_query_is_a_fault_too(tmp_path: Path, monkeypatch: pytest.Mon
         assert (fault.status, fault.code) == (500, "fault")
         assert "inside" not in fault.sentence
         assert fault.headers.get("connection") != "close"
+
+    run(tmp_path, scenario)
+
+
+def test_what_members_alone_propose_is_no_route(tmp_path: Path) -> None:
+    """A caller could let the cluster forget a member that lives; `/v1/cluster/remove` looks first."""
+    internal = COMMANDS.keys() - OFFERED.keys()
+    assert internal == {
+        "members.announce", "members.register", "members.mark", "members.forget", "cluster.enable",
+    }  # fmt: skip
+
+    async def scenario(api: Api) -> None:
+        await api.member.register()
+        for tag in internal:
+            refused = await api.post(path_of(tag), {"id": "id-n1"})
+            assert (refused.status, refused.code) == (404, "not_found")
+        forget = {"command": {"type": "members.forget", "id": "id-n1"}}
+        put = {"command": {"type": "kv.put", "key": "a", "value": "1"}}
+        in_msgpack = await api.batch([forget, put])
+        in_json = (await api.post("/v1/batch", {"items": [forget, put]})).json["results"]
+        for first, second in (in_msgpack, in_json):
+            assert first["error"]["code"] == "invalid"
+            assert "ok" in second
+        assert "id-n1" in api.member.records()
 
     run(tmp_path, scenario)
