@@ -42,7 +42,7 @@ def commands(group: click.Group, path: str = "raftos") -> Iterator[tuple[str, cl
 def endpoints() -> Iterator[tuple[str, type[msgspec.Struct], type[msgspec.Struct]]]:
     """`POST /v1/kv/put` with the types of its request and of its answer, for all domains."""
     for domain in DOMAINS:
-        for method, kinds in (("POST", domain.commands), ("GET", domain.queries)):
+        for method, kinds in (("POST", domain.offered), ("GET", domain.queries)):
             for kind in kinds:
                 path = str(kind.__struct_config__.tag).replace(".", "/")
                 yield f"{method} /v1/{path}", kind, domain.answers[kind]

@@ -177,9 +177,15 @@ class Heard:
         self.lagging: dict[str, int] = {}
         """Who has been behind for long, and by how much."""
 
-    def note(self, readings: Mapping[str, Reading], now_s: float) -> None:
-        """One round of reports. Who did not answer keeps the time since which it has been behind."""
+    def note(self, readings: Mapping[str, Reading], now_s: float, belong: Collection[str]) -> None:
+        """One round of reports. Who did not answer keeps the time since which it has been behind.
+
+        Who does not `belong` to the cluster any more is forgotten.
+        """
         self.readings = readings
+        for gone in self._behind_since_s.keys() - set(belong):
+            del self._behind_since_s[gone]
+            self.lagging.pop(gone, None)
         commit = max((reading.report.commit_index for reading in readings.values()), default=0)
         for member_id, reading in readings.items():
             behind = commit - reading.report.applied_index

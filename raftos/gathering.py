@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raftos.errors import RaftosError
+from raftos.errors import Fault, RaftosError
 
 DEADLINE_SLICE_S = 0.02
 """Calls whose deadlines are this close are answered together, before the earliest of them."""
@@ -61,7 +61,7 @@ class Gathering:
         try:
             results = await self._answer(items, min(call.deadline for call in calls))
         except BaseException as error:
-            # Whatever it is, nobody may wait for ever; what is not ours is raised here as well.
+            # Whatever it is, nobody may wait for ever; what is not ours is raised here as well, into the log.
             _fail(calls, error)
             if not isinstance(error, RaftosError):
                 raise
@@ -80,5 +80,8 @@ def _fail(calls: list[_Call], error: BaseException) -> None:
             continue
         if isinstance(error, RaftosError):
             call.future.set_exception(type(error)(error.message, leader=error.leader))
+        elif isinstance(error, Exception):
+            bug = f"a bug in raftos: {type(error).__name__}; the member's log says more"
+            call.future.set_exception(Fault(bug))
         else:
             call.future.cancel()

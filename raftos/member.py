@@ -30,6 +30,7 @@ from raftos.config import Config
 from raftos.consensus.base import Consensus, Handler
 from raftos.errors import (
     Conflict,
+    Expired,
     Fault,
     InvalidInput,
     NoQuorum,
@@ -37,6 +38,7 @@ from raftos.errors import (
     NotFound,
     NotReady,
     RaftosError,
+    Unavailable,
     error_for,
 )
 from raftos.gathering import Gathering
@@ -58,6 +60,7 @@ from raftos.state.command import (
     Failed,
     Query,
     Rejected,
+    created_ms,
     decode_result,
     encode_request,
     is_ok,
@@ -65,6 +68,7 @@ from raftos.state.command import (
 )
 from raftos.state.domains import members, validate
 from raftos.state.machine import Machine, Reader
+from raftos.state.requests import REFUSED_AFTER_MS
 from raftos.trust import Trust
 
 Given = TypeVarTuple("Given")
@@ -149,6 +153,37 @@ class Member:
             return await self.consensus.propose(encoded, deadline)
         finally:
             self._writing_alone = False
+
+    async def submit_own(self, command: Command, deadline: float) -> None:
+        """Agree on a command under a request id made here. Raises its refusal, and as `submit`."""
+        asked_at, request_id = time.monotonic(), self.new_request_id()
+        [result] = await self.submit([(request_id, command)], deadline)
+        if await self.was_behind(request_id, result, asked_at, deadline):
+            [result] = await self.submit([(self.new_request_id(), command)], deadline)
+        if not is_ok(result):
+            raise refusal_of(result)
+
+    async def was_behind(self, request_id: bytes, result: bytes, asked_at: float, deadline: float) -> bool:
+        """Whether an id, made here at `asked_at`, was refused because this member's clock had stood still.
+
+        A member that starts has the time of the last entry it applied. If the cluster had nothing to agree on
+        for ten minutes, its ids are too old, until the entry with the first of them sets its clock: then the
+        command may be sent under a new one. An id that was not *that* old may have been taken, and forgotten
+        before it was sent once more: that is no reason to apply it again.
+        """
+        if is_ok(result) or not isinstance(refusal_of(result), Expired):
+            return False
+        if not self._was_too_old(request_id, asked_at):
+            try:
+                await self.consensus.read_barrier(deadline)  # The answer may be here before the entry.
+            except Unavailable:
+                return False
+        return self._was_too_old(request_id, asked_at)
+
+    def _was_too_old(self, request_id: bytes, asked_at: float) -> bool:
+        """Whether an id would have been refused at `asked_at` already, by the clock as it is now."""
+        then_ms = self.consensus.cluster_time_ms() - int((time.monotonic() - asked_at) * 1000)
+        return created_ms(request_id) < then_ms - REFUSED_AFTER_MS
 
     async def query(
         self, queries: Sequence[Query], consistency: Consistency, deadline: float
@@ -301,9 +336,18 @@ class Member:
         return self.overview.alarms()
 
     def records(self) -> dict[str, Any]:
-        """What the cluster has agreed about its members, by id; from this member's own state."""
-        [records] = _answer_all(self._loop_reader, [members.List()])
-        return {} if isinstance(records, RaftosError) else {record.id: record for record in records.items}
+        """What the cluster has agreed about its members, by id; nothing where that cannot be read.
+
+        From this member's own state, to be shown and for names; what is decided by it takes `all_records`.
+        """
+        try:
+            return self.all_records()
+        except RaftosError:
+            return {}
+
+    def all_records(self) -> dict[str, Any]:
+        """The same, and all of it. Raises NotReady."""
+        return {record.id: record for record in self._loop_reader.query(members.List()).items}
 
     def name_of(self, member_id: str) -> str:
         [known] = _answer_all(self._loop_reader, [members.Get(id=member_id)])
@@ -325,7 +369,10 @@ class Member:
         return LeaderView(self.name_of(status.leader_id), status.leader_id, endpoint, status.term)
 
     async def transfer(self, target: str | None, deadline: float) -> str:
-        """Hand leadership to a member (name or id), or to the best follower; the new leader's name."""
+        """Hand leadership to a member (name or id), or to the best follower; the new leader's name.
+
+        Raises NotFound, Conflict, InvalidInput, Unavailable.
+        """
         target_id = self._id_of(target) if target else None
         try:
             return self.name_of(await self.consensus.transfer(target_id, deadline))
@@ -339,7 +386,7 @@ class Member:
         return message
 
     def _id_of(self, name_or_id: str) -> str:
-        for known in (*self.records().values(), *self.config.voters):
+        for known in (*self.all_records().values(), *self.config.voters):
             if name_or_id in {known.id, known.name}:
                 return str(known.id)
         raise NotFound(f"no member is called {name_or_id!r}; `raftos node ls` lists them")
@@ -353,6 +400,8 @@ class Member:
         """
         deadline = time.monotonic() + self.config.request_timeout_ms / 1000
         [known] = await self.query([members.Get(id=self.config.member_id)], "linearizable", deadline)
+        if isinstance(known, NotReady):
+            raise known
         may_tell = not isinstance(known, RaftosError) and known.level >= TOLD_SINCE
         level = LEVEL if may_tell or await self._all_can_read_levels() else FIRST_LEVEL
         if patient and level < LEVEL:
@@ -367,9 +416,7 @@ class Member:
         )
         wanted = {**msgspec.structs.asdict(own), "state": "alive"}
         if isinstance(known, RaftosError) or not wanted.items() <= msgspec.structs.asdict(known).items():
-            [result] = await self.submit([(self.new_request_id(), own)], deadline)
-            if not is_ok(result):
-                raise refusal_of(result)
+            await self.submit_own(own, deadline)
         return level == LEVEL
 
     async def _all_can_read_levels(self) -> bool:

@@ -41,8 +41,8 @@ from raftos.errors import (
     Unavailable,
 )
 from raftos.levels import MEMBERSHIP_SINCE
-from raftos.member import Member, refusal_of
-from raftos.state.command import Command, Query, is_ok
+from raftos.member import Member
+from raftos.state.command import Query
 from raftos.state.domain import described
 from raftos.state.domains import members, validate
 
@@ -114,7 +114,7 @@ class MembershipService:
         self._member = member
 
     async def show(self, deadline: float) -> Membership:
-        """Who belongs to the cluster, as of now. Raises NoQuorum."""
+        """Who belongs to the cluster, as of now. Raises NoQuorum, NotReady."""
         await self._member.consensus.read_barrier(deadline)
         return self._view()
 
@@ -157,7 +157,7 @@ class MembershipService:
                 await self._refuse_risk(found)
             await self._hand_over(found, deadline)
             await self._change(Remove(found.id), deadline)
-        is_known = found.id in self._member.records()
+        is_known = found.id in self._member.all_records()
         if is_known:
             await self._forget(found.id, deadline)
         return _told(found, "none", changed=found.role != "none" or is_known)
@@ -190,13 +190,16 @@ class MembershipService:
             peer_address=newcomer.peer_address,
         )
         validate(announced)
-        owner = await self._ask(members.Get(name=newcomer.name), deadline)
-        if not isinstance(owner, RaftosError):
+        try:
+            owner = await self._ask(members.Get(name=newcomer.name), deadline)
+        except NotFound:
+            owner = None
+        if owner is not None:
             if msgspec.structs.asdict(announced).items() <= msgspec.structs.asdict(owner).items():
                 return
             if owner.id in self._member.consensus.status().removed:
-                await self._submit(members.Forget(owner.id), deadline)
-        await self._submit(announced, deadline)
+                await self._member.submit_own(members.Forget(owner.id), deadline)
+        await self._member.submit_own(announced, deadline)
 
     async def _change(self, change: Change, deadline: float) -> None:
         """Agree on a change, after those that are under way."""
@@ -220,11 +223,17 @@ class MembershipService:
                 "`raftos dev stop --purge` ends a whole cluster"
             )
         while consensus.status().leader_id == found.id:
-            await consensus.transfer(None, deadline)
+            try:
+                await self._member.transfer(None, deadline)
+            except Unavailable:
+                if deadline - time.monotonic() < RETRY_S:
+                    raise
+            # It may be done, and this member not have heard yet who leads now.
+            await asyncio.sleep(RETRY_S)
 
     async def _forget(self, member_id: str, deadline: float) -> None:
         try:
-            await self._submit(members.Forget(member_id), deadline)
+            await self._member.submit_own(members.Forget(member_id), deadline)
         except Unavailable:
             # It is removed all the same, perhaps this very member; the leader forgets the name in a moment.
             return
@@ -246,7 +255,7 @@ class MembershipService:
     # What is known.
 
     async def _find(self, target: str, deadline: float) -> Known:
-        """The member of a name or an id, also one that was removed. Raises NotFound."""
+        """The member of a name or an id, also one that was removed. Raises NotFound, Unavailable."""
         items = (await self.show(deadline)).items
         for known in (*(item for item in items if item.id == target), *items):
             if target in {known.id, known.name}:
@@ -260,7 +269,7 @@ class MembershipService:
         raise NotFound(f"no member is called {target!r}; `raftos node ls` lists them")
 
     def _view(self) -> Membership:
-        status, records = self._member.consensus.status(), self._member.records()
+        status, records = self._member.consensus.status(), self._member.all_records()
         listed = dict.fromkeys((*status.voters, *status.learners, *records))
         items = [self._known(member_id, status, records) for member_id in listed]
         config = self._member.config
@@ -279,13 +288,11 @@ class MembershipService:
         )
 
     async def _ask(self, query: Query, deadline: float) -> Any:
+        """The answer as of now. Raises what it is refused with, Unavailable."""
         [answer] = await self._member.query([query], "linearizable", deadline)
+        if isinstance(answer, RaftosError):
+            raise answer
         return answer
-
-    async def _submit(self, command: Command, deadline: float) -> None:
-        [result] = await self._member.submit([(self._member.new_request_id(), command)], deadline)
-        if not is_ok(result):
-            raise refusal_of(result)
 
 
 def _role_of(member_id: str, status: Status) -> Role:

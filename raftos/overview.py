@@ -161,7 +161,7 @@ class Overview:
             readings=readings,
             clock=clock,
             down=[each for each, record in records.items() if record.state == "down" and each in belong],
-            lagging=lagging or {},
+            lagging={each: behind for each, behind in (lagging or {}).items() if each in belong},
             judgement=judge(reports, voters),
         )
 
@@ -202,7 +202,7 @@ class Overview:
     async def hear(self) -> dict[str, Report]:
         """One round on the leader: ask everybody, remember it, and tell a member that its state is wrong."""
         readings = await self.readings()
-        self.heard.note(readings, time.monotonic())
+        self.heard.note(readings, time.monotonic(), self.everyone())
         reports = {member_id: reading.report for member_id, reading in readings.items()}
         judged = judge(reports, self._consensus.status().voters)
         if judged != self._judged and (judged.wrong or judged.suspects):

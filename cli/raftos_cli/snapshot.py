@@ -46,17 +46,17 @@ file_argument = click.argument("file", type=click.Path(path_type=Path, dir_okay=
 def save(run: Invocation, file: Path, stale: bool, no_verify: bool) -> None:
     """Save all that was acknowledged so far in FILE.
 
-    Until it is whole and on disk it is FILE.part; then it is read again, and its checksums compared. It
-    holds everything the cluster keeps: only you can read it.
+    Until it is whole and on disk it is FILE.part; then that is read again, and its checksums compared, before
+    it takes the place of FILE. If it is damaged, FILE is as it was. It holds everything the cluster keeps:
+    only you can read it.
     """
     import msgspec
 
     began = time.monotonic()
     with run.client(run.chosen_timeout_s or SAVE_TIMEOUT_S) as client, _progress() as progress:
-        saved = client.snapshot.save(file, stale=stale, progress=progress)
+        check = None if no_verify else _verified_for(file)
+        saved = client.snapshot.save(file, stale=stale, progress=progress, check=check)
     took_s = time.monotonic() - began
-    if not no_verify:
-        _refuse_damaged(_inspected(file))
     run.output.data({"file": str(file), **msgspec.to_builtins(saved)}, lambda: None)
     checked = "" if no_verify else ", checked"
     run.output.say(f"{file}: {_size(saved.size_bytes)} in {took_s:.1f} s, index {saved.index}{checked}.")
@@ -131,6 +131,20 @@ def _inspected(file: Path) -> dict[str, Any]:
     from raftos_cli.offline import run_offline
 
     return run_offline("snapshot", "inspect", file)
+
+
+def _verified_for(file: Path) -> Callable[[Path], None]:
+    """A check of what is to take the place of `file`."""
+
+    def verify(part: Path) -> None:
+        try:
+            value = _inspected(part)
+        except RaftosError as error:
+            raise type(error)(f"what came cannot be verified: {error.message}; {file} is as it was") from None
+        if not value["ok"]:
+            raise RaftosError(f"what came is damaged: {value['trouble']}; {file} is as it was, try again")
+
+    return verify
 
 
 def _refuse_damaged(value: dict[str, Any]) -> None:

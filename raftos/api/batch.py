@@ -10,6 +10,7 @@ and successful results are passed through as they came out of the log.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial, reduce
 from operator import or_
@@ -25,11 +26,11 @@ from raftos.api.requests import content_type, deadline, deadline_in
 from raftos.errors import InvalidInput, RaftosError, TooLarge
 from raftos.member import Consistency, Member, refusal_of
 from raftos.state.command import REQUEST_ID_BYTES, Command, Query, is_ok
-from raftos.state.domains import COMMANDS, QUERIES
+from raftos.state.domains import OFFERED, QUERIES
 
 MAX_ITEMS = 2_000
 
-AnyCommand: Any = reduce(or_, COMMANDS.values())
+AnyCommand: Any = reduce(or_, OFFERED.values())
 AnyQuery: Any = reduce(or_, QUERIES.values())
 
 
@@ -94,11 +95,31 @@ class BatchRoute:
             except RaftosError as error:
                 outcomes[place] = error
         if requests:
-            await _fill(outcomes, requests, self._member.submit, until)
+            await self._submit(items, outcomes, requests, until)
         for consistency, asked in queries.items():
             if asked:
                 await _fill(outcomes, asked, partial(self._ask, consistency), until)
         return outcomes
+
+    async def _submit(
+        self,
+        items: Sequence[Item | RaftosError],
+        outcomes: list[Outcome],
+        requests: dict[int, tuple[bytes, Command]],
+        until: float,
+    ) -> None:
+        """Fill in the outcomes of the commands; those whose ids were made here too early get another one."""
+        asked_at = time.monotonic()
+        await _fill(outcomes, requests, self._member.submit, until)
+        again = {
+            place: (self._member.new_request_id(), command)
+            for place, (request_id, command) in requests.items()
+            if not cast("Item", items[place]).request_id
+            and isinstance(outcome := outcomes[place], bytes)
+            and await self._member.was_behind(request_id, outcome, asked_at, until)
+        }
+        if again:
+            await _fill(outcomes, again, self._member.submit, until)
 
     async def _ask(self, consistency: Consistency, queries: list[Query], until: float) -> list[Outcome]:
         return await self._member.query(queries, consistency, until)

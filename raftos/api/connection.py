@@ -21,6 +21,7 @@ from typing import cast
 
 import httptools
 import msgspec
+import structlog
 
 from raftos.api.answers import Answer, Outlet, StreamAnswer, error_answer
 from raftos.errors import InvalidInput, RaftosError, TooLarge
@@ -77,6 +78,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._connections.add(self)
         self._task = asyncio.get_running_loop().create_task(self._serve())
+        self._task.add_done_callback(self._served)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
@@ -194,6 +196,14 @@ class Connection(asyncio.Protocol):
             await asyncio.sleep(LINGER_S)
         self._transport.close()
 
+    def _served(self, task: asyncio.Task[None]) -> None:
+        """Whatever went wrong, nobody waits for what will not come, or takes a part for the whole."""
+        if task.cancelled():
+            self._transport.abort()
+        elif error := task.exception():
+            _log.error("a connection ended in a bug", exc_info=error)
+            self._transport.abort()
+
     async def _stream(self, answer: StreamAnswer) -> None:
         """Send a body piece by piece, the last thing on this connection."""
         self._ending = True
@@ -249,6 +259,7 @@ class _Body(Outlet):
             raise ConnectionResetError("the reader of a stream takes nothing") from error
 
 
+_log = structlog.get_logger(__name__)
 _BODY_TOO_LARGE = TooLarge(f"a body may have {MAX_BODY_BYTES} bytes")
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 

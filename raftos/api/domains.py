@@ -5,6 +5,7 @@ Nothing here knows a domain. A new command or query is a route as soon as its do
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from raftos.api.requests import content_type, deadline
 from raftos.errors import InvalidInput, OutcomeUnknown, RaftosError
 from raftos.member import Consistency, Member, refusal_of
 from raftos.state.command import Command, Query, format_request_id, is_ok
-from raftos.state.domains import COMMANDS, QUERIES
+from raftos.state.domains import OFFERED, QUERIES
 
 Handler = Callable[[Request], Awaitable[Answer]]
 
@@ -26,9 +27,9 @@ _decode = msgspec.msgpack.Decoder().decode
 
 
 def routes(member: Member) -> dict[str, dict[str, Handler]]:
-    """Path -> method -> handler, for every registered command and query."""
+    """Path -> method -> handler, for every registered query, and every command that is not internal."""
     found: dict[str, dict[str, Handler]] = {}
-    for tag, command in COMMANDS.items():
+    for tag, command in OFFERED.items():
         found.setdefault(path_of(tag), {})["POST"] = _command_handler(member, command)
     for tag, query in QUERIES.items():
         found.setdefault(path_of(tag), {})["GET"] = _query_handler(member, query)
@@ -60,18 +61,27 @@ def _command_handler(member: Member, kind: type[Command]) -> Handler:
         content_type(request, JSON)
         fields = codec.decode_object(request.body)
         given = fields.pop("request_id", None)
+        asked_at = time.monotonic()
         request_id = member.new_request_id() if given is None else codec.request_id(given)
         command = codec.typed(fields, kind)
         member.admit(command)
         until = deadline(request, member.config.request_timeout_ms)
-        try:
-            [result] = await member.submit([(request_id, command)], until)
-        except OutcomeUnknown as error:
-            name = format_request_id(request_id)
-            raise OutcomeUnknown(f"{error.message} (request_id {name})", leader=error.leader) from None
+        result = await _agreed(member, request_id, command, until)
+        if given is None and await member.was_behind(request_id, result, asked_at, until):
+            result = await _agreed(member, member.new_request_id(), command, until)
         return Answer(200, encode_json(codec.readable(value_of(result))))
 
     return answer
+
+
+async def _agreed(member: Member, request_id: bytes, command: Command, until: float) -> bytes:
+    """The encoded result; where it stays unknown, the error names the request id to send again."""
+    try:
+        [result] = await member.submit([(request_id, command)], until)
+    except OutcomeUnknown as error:
+        name = format_request_id(request_id)
+        raise OutcomeUnknown(f"{error.message} (request_id {name})", leader=error.leader) from None
+    return result
 
 
 def _query_handler(member: Member, kind: type[Query]) -> Handler:

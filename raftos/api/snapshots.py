@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import asyncio
 
+import structlog
+
 from raftos.api import codec
 from raftos.api.answers import Outlet, StreamAnswer
 from raftos.api.connection import Request
 from raftos.api.domains import consistency_of
 from raftos.api.requests import deadline
 from raftos.consensus.base import Snapshot
-from raftos.errors import InvalidInput, LimitReached
+from raftos.errors import InvalidInput, LimitReached, RaftosError
 from raftos.member import Member
 
 CONTENT_TYPE = "application/octet-stream"
 PIECE_BYTES = 256 * 1024
 MAX_READERS = 4
 """So many may read snapshots of one member at once: each keeps the disk busy."""
+
+_log = structlog.get_logger(__name__)
 
 
 class SnapshotRoute:
@@ -66,8 +70,9 @@ async def _send(snapshot: Snapshot, outlet: Outlet) -> None:
     while sent < snapshot.size_bytes:
         try:
             piece = await asyncio.to_thread(snapshot.read, sent, PIECE_BYTES)
-        except OSError as error:
-            raise ConnectionResetError(f"the snapshot cannot be read: {error}") from error
+        except RaftosError as error:
+            _log.error("a snapshot was not sent to its end", reason=error.message)
+            raise ConnectionResetError("the snapshot cannot be read") from error
         if not piece:
             raise ConnectionResetError("the snapshot is shorter than it was")
         outlet.write(piece)

@@ -13,7 +13,7 @@ import msgspec
 from raftos.client.core import Core
 from raftos.client.pool import Pool, Request
 from raftos.client.streaming import Stream
-from raftos.errors import RaftosError, Unavailable
+from raftos.errors import InvalidInput, RaftosError, Unavailable
 
 PREPARE_S = 60.0
 """How long a member may take to make the file before it sends the first byte."""
@@ -22,6 +22,8 @@ PART = ".part"
 
 Progress = Callable[[int, int], None]
 """Called with the bytes written so far and those of the whole file."""
+Check = Callable[[Path], None]
+"""Called with the file that has come, on a thread; raises what is wrong with it."""
 
 
 class Saved(msgspec.Struct, frozen=True):
@@ -39,23 +41,33 @@ class AsyncSnapshot:
         self._core = core
 
     async def save(
-        self, file: str | Path | BinaryIO, *, stale: bool = False, progress: Progress | None = None
+        self,
+        file: str | Path | BinaryIO,
+        *,
+        stale: bool = False,
+        progress: Progress | None = None,
+        check: Check | None = None,
     ) -> Saved:
         """Save a snapshot with everything that was acknowledged before the call.
 
-        A path is replaced in one step: until the whole file is on disk it is called FILE.part. A file object
-        has to be seekable, as another member is asked from the beginning when one breaks off. `stale`: what
-        one member has, also without a leader. Raises NoQuorum, NotReady, LimitReached, Unreachable, OSError.
+        A path is replaced in one step: until the whole file is on disk it is called FILE.part. `check` is
+        called with that before it takes the place of FILE; if it raises, FILE is as it was. A file object has
+        to be seekable, as another member is asked from the beginning when one breaks off, and is not checked.
+        `stale`: what one member has, also without a leader. Raises NoQuorum, NotReady, LimitReached,
+        Unreachable, OSError, and what `check` raises.
         """
         if not isinstance(file, str | Path):
+            if check is not None:
+                raise InvalidInput("only a path is checked before it is replaced; check the file yourself")
             return await self._save(file, stale=stale, progress=progress)
         target = Path(file)
         part = target.with_name(target.name + PART)
         try:
-            with part.open("wb") as opened:
-                part.chmod(0o600)  # It holds everything the cluster keeps.
+            with _private(part) as opened:
                 saved = await self._save(opened, stale=stale, progress=progress)
                 await asyncio.to_thread(_sync, opened)
+            if check is not None:
+                await asyncio.to_thread(check, part)
             await asyncio.to_thread(_put_in_place, part, target)
         except BaseException:
             part.unlink(missing_ok=True)
@@ -110,6 +122,12 @@ async def _copy(stream: Stream, file: BinaryIO, size_bytes: int, progress: Progr
 
 def _nobody(_written: int, _whole: int) -> None:
     """Nobody wants to know."""
+
+
+def _private(part: Path) -> BinaryIO:
+    """A new file that nobody else can read, at any moment: it holds everything the cluster keeps."""
+    part.unlink(missing_ok=True)
+    return os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
 def _sync(file: BinaryIO) -> None:

@@ -69,7 +69,7 @@ class Snapshot(Protocol):
     def size_bytes(self) -> int: ...
 
     def read(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes of the file; blocks, so call it on a thread."""
+        """Up to `size` bytes of the file; blocks, so call it on a thread. Raises SnapshotFailed."""
 
     def __enter__(self) -> Self: ...
 

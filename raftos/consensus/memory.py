@@ -10,7 +10,8 @@ all entries, as bytes.
 
 What can go wrong can be ordered: `cut(member)` takes a member away, `outcome_unknown` applies and
 then pretends that the answer was lost, `delay_s` makes agreement slow, `trouble` is a full disk,
-`changing` is another change of the membership under way.
+`changing` is another change of the membership under way, `behind_ms` a clock that stood still until the next
+entry.
 """
 
 from __future__ import annotations
@@ -127,6 +128,7 @@ class MemoryConsensus:
         self.machine = machine
         self.member_id = member_id
         self.trouble: str | None = None
+        self.behind_ms = 0
         self.barriers = 0
         self.proposals = 0
         self.held_snapshots = 0
@@ -143,7 +145,7 @@ class MemoryConsensus:
         if self.trouble:
             raise NotReady(self.trouble)
         await self._delay(deadline)
-        results = self.cluster.agree(requests, self.cluster_time_ms())
+        results = self.cluster.agree(requests, self._stamp_ms())
         if self.cluster.outcome_unknown:
             raise OutcomeUnknown("the answer was lost; send the request again with the same request_id")
         return results
@@ -207,7 +209,7 @@ class MemoryConsensus:
         """Nothing to do: everybody hears of everything at once."""
 
     def cluster_time_ms(self) -> int:
-        return max(self.machine.time_ms, time.time_ns() // 1_000_000)
+        return self._stamp_ms() - self.behind_ms
 
     def status(self) -> Status:
         applied = self.machine.applied_index
@@ -251,9 +253,14 @@ class MemoryConsensus:
         done = self.machine.applied_index - self._first_index
         missing = [(self._first_index + at + 1, entries[at]) for at in range(done, len(entries))]
         results = self.machine.apply(missing) if missing else [[]]
+        if missing:
+            self.behind_ms = 0
         for listener in self._applied_listeners:
             listener(self.machine.applied_index)
         return results[-1]
+
+    def _stamp_ms(self) -> int:
+        return max(self.machine.time_ms, time.time_ns() // 1_000_000)
 
     def _require_quorum(self) -> None:
         if not self.cluster.has_quorum(self.member_id):

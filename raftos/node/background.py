@@ -6,7 +6,7 @@
     beat          tell peers which beacons they lack, forget old ones
     hear          on the leader: ask every member, so that control knows who answers, and compare states
     verdict       where the disk did not take the verdict on this member's state: write it now
-    scan          look through the state for damage, table by table, on a thread that gives way to all else
+    scan          look through the state for damage, table by table, on threads that give way to all else
     control       on the leader: the planners (raftos/control)
 
 A member that only holds its connection open is not alive, so `hear` counts answers, not connections.
@@ -20,9 +20,9 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 import structlog
 
@@ -31,13 +31,15 @@ from raftos.agent.probe import SAMPLE_INTERVAL_S, Probe
 from raftos.consensus.base import Role
 from raftos.control.loop import ControlLoop
 from raftos.control.view import LastHeard, View, gather
-from raftos.errors import RaftosError, Unavailable
+from raftos.errors import Expired, RaftosError, Unavailable
 from raftos.member import Member
 from raftos.state.command import Command, Query
 from raftos.state.machine import CannotApply
 
 CHECKPOINT_INTERVAL_S = 2.0
 REGISTER_RETRY_S = 0.25
+REFUSED_RETRY_S = 10.0
+"""A name that is taken, or a bug, does not go away in a moment; each time is logged."""
 PATIENCE_S = 2.0
 """Members that start together hear of each other's levels first, and register once."""
 LEVEL_RETRY_S = 2.0
@@ -48,6 +50,9 @@ SCAN_REST_S = 1.0
 LOWEST_PRIORITY = 19
 REPORTS_PER_LEASE = 5
 """How many times a silent member is asked before `down_after_ms` is over."""
+
+Given = TypeVarTuple("Given")
+Found = TypeVar("Found")
 
 _log = structlog.get_logger(__name__)
 
@@ -62,7 +67,6 @@ class Background:
         self._control = ControlLoop(view=self._view, submit=self._submit)
         self._checkpointed_index = member.machine.applied_index
         self._tasks: list[asyncio.Task[None]] = []
-        self._scanner = ThreadPoolExecutor(1, thread_name_prefix="scan", initializer=_give_way)
         member.consensus.on_role(self._follow_role)
 
     def start(self) -> None:
@@ -85,7 +89,6 @@ class Background:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._scanner.shutdown(wait=False, cancel_futures=True)
 
     def _follow_role(self, role: Role, _term: int) -> None:
         self._heard.forget()
@@ -95,16 +98,20 @@ class Background:
     async def _register(self) -> None:
         patient_until_s = time.monotonic() + PATIENCE_S
         while True:
+            patient = time.monotonic() < patient_until_s
+            rest_s = REGISTER_RETRY_S if patient else LEVEL_RETRY_S
             try:
-                patient = time.monotonic() < patient_until_s
                 if await self._member.register(patient=patient):
                     return
-                await asyncio.sleep(REGISTER_RETRY_S if patient else LEVEL_RETRY_S)
-            except Unavailable:
-                await asyncio.sleep(REGISTER_RETRY_S)
+            except (Unavailable, Expired):
+                rest_s = REGISTER_RETRY_S
             except RaftosError as error:
-                _log.error("this member could not register itself", reason=error.message)
-                return
+                _log.error("this member could not register itself; it tries again", reason=error.message)
+                rest_s = REFUSED_RETRY_S
+            except Exception:  # noqa: BLE001 - as in `_every`: without its level no member gets on
+                _log.exception("background work failed", job="register")
+                rest_s = REFUSED_RETRY_S
+            await asyncio.sleep(rest_s)
 
     async def _sample(self) -> None:
         self._probe.sample()
@@ -126,9 +133,9 @@ class Background:
 
     async def scan(self) -> None:
         """Look through the whole state once; damage ends the trust in this member."""
-        machine, loop = self._member.machine, asyncio.get_running_loop()
-        for table in await loop.run_in_executor(self._scanner, machine.tables):
-            damage = await loop.run_in_executor(self._scanner, machine.damage, table)
+        machine = self._member.machine
+        for table in await _aside(machine.tables):
+            damage = await _aside(machine.damage, table)
             if damage is not None:
                 self._member.distrust(damage)
                 return
@@ -165,6 +172,26 @@ class Background:
 
     def _deadline(self) -> float:
         return time.monotonic() + self._member.config.request_timeout_ms / 1000
+
+
+def _aside(look: Callable[[*Given], Found], *given: *Given) -> Awaitable[Found]:
+    """Have something looked up on a thread of its own, which nobody waits for when the process ends.
+
+    A big table takes minutes, and SQLite is not interrupted in the middle of it everywhere; the threads of an
+    executor would be waited for.
+    """
+    told: Future[Found] = Future()
+
+    def run() -> None:
+        _give_way()
+        try:
+            told.set_result(look(*given))
+        except BaseException as error:  # noqa: BLE001 - it is raised where the answer is awaited
+            told.set_exception(error)
+
+    told.set_running_or_notify_cancel()
+    threading.Thread(target=run, name="scan", daemon=True).start()
+    return asyncio.wrap_future(told)
 
 
 def _give_way() -> None:

@@ -100,6 +100,11 @@ class Domain:
     check: Callable[[sqlite3.Connection], Iterable[str]]
     """The invariants: one sentence for each that does not hold."""
 
+    @property
+    def offered(self) -> list[type[Command]]:
+        """The commands that anybody may propose."""
+        return [kind for kind in self.commands if not kind.internal]
+
 
 def limits_of(domains: Iterable[Domain]) -> dict[type, Validate]:
     """For every command and query of these domains, what checks its limits."""

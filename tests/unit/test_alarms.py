@@ -121,14 +121,14 @@ def test_suspects_are_both_named() -> None:
 
 
 def test_lagging_takes_its_time_and_ends_at_once() -> None:
-    """Far behind for five seconds; a member that is silent meanwhile is not forgiven."""
-    heard = Heard(CONFIG)
+    """Far behind for five seconds; one that is silent meanwhile is not forgiven, one that is gone is."""
+    heard, belong = Heard(CONFIG), set(VOTERS)
 
     def at(now_s: float, applied: int | None) -> dict[str, int]:
         readings = {"m1": Reading(report({1_000: A}))}
         if applied is not None:
             readings["m3"] = Reading(report({9: A}, commit_index=9, applied_index=applied))
-        heard.note(readings, now_s)
+        heard.note(readings, now_s, belong)
         return dict(heard.lagging)
 
     assert at(0.0, 899) == {}
@@ -141,6 +141,9 @@ def test_lagging_takes_its_time_and_ends_at_once() -> None:
     heard.forget()
     assert heard.lagging == {}
     assert at(13.0, 899) == {}
+    assert at(18.0, 899) == {"m3": 101}
+    belong.remove("m3")
+    assert at(18.5, None) == {}
 
 
 def test_alarm_names_are_stable() -> None:

@@ -11,9 +11,11 @@ from typing import ClassVar
 import msgspec
 import pytest
 
+from raftos.consensus.configuration import Remove
 from raftos.consensus.memory import MemoryConsensus
 from raftos.errors import (
     Conflict,
+    Fault,
     InvalidInput,
     NoQuorum,
     NotEnabled,
@@ -25,8 +27,16 @@ from raftos.gathering import Gathering
 from raftos.levels import LEVEL
 from raftos.member import Member
 from raftos.reports import Verdict, decode_report, encode_report, encode_verdict, judge
-from raftos.state.command import encode_entry, encode_request, is_ok, new_request_id
+from raftos.state.command import (
+    Rejected,
+    encode_entry,
+    encode_request,
+    encode_result,
+    is_ok,
+    new_request_id,
+)
 from raftos.state.domains import kv, members
+from raftos.state.requests import REFUSED_AFTER_MS
 from tests.unit.api.harness import Api, run
 
 
@@ -105,6 +115,22 @@ def test_every_caller_hears_of_a_failure_in_its_own_exception(tmp_path: Path) ->
         assert len({id(error) for error in errors}) == 3
 
     run(tmp_path, scenario)
+
+
+def test_a_bug_is_a_fault_for_every_caller() -> None:
+    """Nobody is cancelled for it: that would look like the caller's own wish."""
+
+    async def answer(_items: list[int], _deadline: float) -> list[int]:
+        raise KeyError("a bug")
+
+    async def scenario() -> None:
+        gathering = Gathering(answer)
+        calls = [gathering.call([number], 10.0) for number in range(2)]
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(error) for error in errors] == [Fault] * 2
+        assert "KeyError" in str(errors[0])
+
+    asyncio.run(scenario())
 
 
 def test_a_caller_that_gave_up_does_not_disturb_the_others(tmp_path: Path) -> None:
@@ -206,6 +232,23 @@ def test_stale_reads_grow_older_while_the_member_is_cut_off(tmp_path: Path) -> N
         assert 40 <= api.member.age_ms() < 5_000
         api.cluster.heal("id-n1")
         assert api.member.age_ms() == 0
+
+    run(tmp_path, scenario, names=["n1", "n2", "n3"])
+
+
+def test_a_member_that_is_gone_lags_no_more(tmp_path: Path) -> None:
+    """It was far behind when it was removed; no status says so of it, however old the leader's memory."""
+
+    async def scenario(api: Api) -> None:
+        await api.member.overview.hear()
+        api.member.overview.heard.lagging["id-n3"] = 1_000_000
+        for member in api.members.values():
+            assert [alarm.alarm for alarm in (await member.status()).alarms] == ["LAGGING"]
+        assert [alarm.alarm for alarm in api.member.alarms()] == ["LAGGING"]
+        await api.consensus.change(Remove("id-n3"), soon())
+        assert not api.member.alarms()
+        for name in ("n1", "n2"):
+            assert not (await api.members[name].status()).alarms
 
     run(tmp_path, scenario, names=["n1", "n2", "n3"])
 
@@ -313,6 +356,73 @@ def test_states_are_compared_under_load_too(tmp_path: Path) -> None:
         assert set(judge(reports, ("n1", "n2", "n3")).wrong) == {"n3"}
 
     run(tmp_path, scenario, names=["n1", "n2", "n3"])
+
+
+# A clock that stood still while the cluster had nothing to agree on.
+
+BEHIND_MS = REFUSED_AFTER_MS + 60_000
+
+
+def test_a_member_whose_clock_stood_still_registers_itself(tmp_path: Path) -> None:
+    """Its first id is too old for the others; the entry that says so sets the clock."""
+
+    async def scenario(api: Api) -> None:
+        member = api.members["n2"]
+        assert isinstance(member.consensus, MemoryConsensus)
+        member.consensus.behind_ms = BEHIND_MS
+        assert await member.register()
+        [known] = await member.query([members.Get(id="id-n2")], "linearizable", soon())
+        assert isinstance(known, members.Member)
+        assert known.level == LEVEL
+
+    run(tmp_path, scenario, names=["n1", "n2", "n3"])
+
+
+@pytest.mark.parametrize(
+    ("old_ms", "asked_s", "behind"),
+    [
+        (REFUSED_AFTER_MS + 1_000, 0.0, True),
+        (REFUSED_AFTER_MS - 1_000, 0.0, False),
+        (REFUSED_AFTER_MS + 1_000, 2.0, False),
+        (REFUSED_AFTER_MS + 3_000, 2.0, True),
+        (-120_000, 0.0, False),
+    ],
+)
+def test_an_id_that_may_have_been_taken_is_never_replaced(
+    tmp_path: Path, old_ms: int, asked_s: float, behind: bool
+) -> None:
+    """It was not too old when it was sent first; then it may have been applied, and forgotten since."""
+
+    async def scenario(api: Api) -> None:
+        made = new_request_id(api.consensus.cluster_time_ms() - old_ms)
+        refused = encode_result(Rejected("expired", "too late"))
+        asked_at = time.monotonic() - asked_s
+        assert await api.member.was_behind(made, refused, asked_at, soon()) == behind
+        other = encode_result(Rejected("conflict", "it is there"))
+        assert not await api.member.was_behind(made, other, asked_at, soon())
+
+    run(tmp_path, scenario)
+
+
+def test_a_refusal_that_comes_before_its_entry_is_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leader answers at once; this member applies the entry, and knows the time, a moment later."""
+
+    async def scenario(api: Api) -> None:
+        barrier = api.consensus.read_barrier
+        api.consensus.behind_ms = BEHIND_MS
+        made, asked_at = api.member.new_request_id(), time.monotonic()
+
+        async def applied(deadline: float) -> int:
+            api.consensus.behind_ms = 0
+            return await barrier(deadline)
+
+        monkeypatch.setattr(api.consensus, "read_barrier", applied)
+        refused = encode_result(Rejected("expired", "too late"))
+        assert await api.member.was_behind(made, refused, asked_at, soon())
+
+    run(tmp_path, scenario)
 
 
 # Feature levels.

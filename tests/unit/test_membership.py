@@ -7,11 +7,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from raftos import membership
+from raftos.consensus.base import Status
 from raftos.consensus.configuration import Remove, Standing
-from raftos.errors import Busy, Conflict, InvalidInput, LimitReached, NoQuorum, NotFound
+from raftos.errors import (
+    Busy,
+    Conflict,
+    InvalidInput,
+    LimitReached,
+    NoQuorum,
+    NotFound,
+    NotReady,
+    Unreachable,
+)
 from raftos.membership import Changed, Join, MembershipService
 from raftos.state.command import is_ok
 from raftos.state.domains import members
@@ -294,5 +305,100 @@ def test_without_a_majority_nothing_changes(tmp_path: Path) -> None:
         for asked in (service.join(N4, soon()), service.remove("n2", soon()), service.show(soon())):
             with pytest.raises(NoQuorum):
                 await asked
+
+    run(tmp_path, scenario, names=THREE)
+
+
+def unreadable(api: Api, monkeypatch: pytest.MonkeyPatch, kinds: tuple[type, ...]) -> None:
+    """The disk of the member that is asked gives these answers no more."""
+    for reader in (api.member._loop_reader, api.member._thread_reader):
+        honest = reader.query
+
+        def query(asked: Any, honest: Any = honest) -> Any:
+            if isinstance(asked, kinds):
+                raise NotReady("this member cannot read its state: disk I/O error; ask another member")
+            return honest(asked)
+
+        monkeypatch.setattr(reader, "query", query)
+
+
+def test_a_member_that_cannot_read_its_state_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names no member less than there are, and calls none unknown; another one can be asked."""
+
+    async def scenario(api: Api) -> None:
+        service = await registered(api)
+        revision, configuration = api.machine.revision, api.cluster.configuration
+        unreadable(api, monkeypatch, (members.List, members.Get, members.ListRemoved))
+        asked = (
+            service.show(soon()), service.join(N4, soon()), service.promote("n2", soon()),
+            service.remove("n3", soon()), api.member.transfer("n2", soon()), api.member.register(),
+        )  # fmt: skip
+        for each in asked:
+            with pytest.raises(NotReady, match="ask another member"):
+                await each
+        assert (api.machine.revision, api.cluster.configuration) == (revision, configuration)
+        assert len((await api.member.status()).nodes) == 3
+
+    run(tmp_path, scenario, names=THREE)
+
+
+def test_whether_a_member_was_removed_is_not_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list of those that were removed cannot be read."""
+
+    async def scenario(api: Api) -> None:
+        service = await registered(api)
+        unreadable(api, monkeypatch, (members.ListRemoved,))
+        with pytest.raises(NotReady):
+            await service.remove("gone", soon())
+
+    run(tmp_path, scenario, names=THREE)
+
+
+def test_a_member_that_hears_late_of_the_new_leader_removes_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks the old one again, which leads no more and says so: no reason to give up."""
+
+    async def scenario(api: Api) -> None:
+        await registered(api)
+        member = api.members["n2"]
+        status, transfer = member.consensus.status, member.consensus.transfer
+        refused: list[str] = []
+
+        async def asked(target: str | None, deadline: float) -> str:
+            if api.cluster.leader_id == "id-n1":
+                return await transfer(target, deadline)
+            refused.append("id-n1")
+            raise Unreachable("this member does not lead (any more); try again")
+
+        def late() -> Status:
+            return status() if refused else msgspec.structs.replace(status(), leader_id="id-n1")
+
+        monkeypatch.setattr(member.consensus, "transfer", asked)
+        monkeypatch.setattr(member.consensus, "status", late)
+        assert (await MembershipService(member).remove("n1", soon())).changed
+        assert refused
+
+    run(tmp_path, scenario, names=THREE)
+
+
+def test_a_leader_that_cannot_hand_over_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Consensus says why by ids, the answer by names; out of reach, the deadline ends it."""
+
+    async def scenario(api: Api) -> None:
+        service = await registered(api)
+        troubles = [Conflict("id-n2 did not take over in time; the leader is unchanged")]
+
+        async def asked(_target: str | None, _deadline: float) -> str:
+            raise troubles.pop() if troubles else Unreachable("nobody answers")
+
+        monkeypatch.setattr(api.consensus, "transfer", asked)
+        with pytest.raises(Conflict, match=r"^n2 did not take over"):
+            await service.remove("n1", soon())
+        with pytest.raises(Unreachable):
+            await service.remove("n1", time.monotonic() + 0.2)
+        assert api.cluster.leader_id == "id-n1"
 
     run(tmp_path, scenario, names=THREE)

@@ -104,7 +104,7 @@ def _catalogue() -> Catalogue:
     catalogue = Catalogue()
     catalogue.add(fixed.KINDS)
     for domain in DOMAINS:
-        kinds = [*domain.commands, *domain.queries, *domain.answers.values(), *domain.events]
+        kinds = [*domain.offered, *domain.queries, *domain.answers.values(), *domain.events]
         catalogue.add(kinds, f"{domain.name}.")
         for event in domain.events:
             _stamp(catalogue.schema(event))
@@ -156,7 +156,7 @@ def _operations(catalogue: Catalogue) -> dict[tuple[str, str], Schema]:
 
 
 def _commands(domain: Domain, catalogue: Catalogue) -> Iterator[tuple[str, Schema]]:
-    for kind in domain.commands:
+    for kind in domain.offered:
         fields = without(catalogue.schema(kind), "type")
         shown = example(fields, catalogue.schemas)
         fields["properties"] |= {"request_id": REQUEST_ID}

@@ -26,7 +26,7 @@ from raftos.beacons import MAX_TEXT_BYTES
 from raftos.errors import ErrorBody
 from raftos.membership import Changed, Join, Membership, PromoteMember, RemoveMember
 from raftos.reports import LeaderView, StatusView
-from raftos.state.domains import COMMANDS, QUERIES
+from raftos.state.domains import OFFERED, QUERIES
 
 EVENT_STREAM = "text/event-stream"
 
@@ -204,7 +204,7 @@ def _item() -> Schema:
         "description": "One `command` or one `query`: its fields, and its name as `type`.",
         "properties": {
             "request_id": REQUEST_ID,
-            "command": _one_of(list(COMMANDS.items())),
+            "command": _one_of(list(OFFERED.items())),
             "query": _one_of(list(QUERIES.items())),
             "consistency": consistency,
         },

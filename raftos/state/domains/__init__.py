@@ -1,7 +1,7 @@
 """The domains this version knows. A new one is its own file and one name in `DOMAINS`.
 
 Everything that is derived from the domains starts here: the API's routes, the documentation and the
-SDK's types from `COMMANDS`, `QUERIES` and `Domain.answers`; the limits at the edge from `validate`.
+SDK's types from `OFFERED`, `QUERIES` and `Domain.answers`; the limits at the edge from `validate`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ __all__ = [
     "COMMANDS",
     "DOMAINS",
     "EVENTS",
+    "OFFERED",
     "QUERIES",
     "Context",
     "Domain",
@@ -41,6 +42,8 @@ def tag_of(kind: type[msgspec.Struct]) -> str:
 
 COMMANDS: dict[str, type[Command]] = {tag_of(kind): kind for domain in DOMAINS for kind in domain.commands}
 QUERIES: dict[str, type[Query]] = {tag_of(kind): kind for domain in DOMAINS for kind in domain.queries}
+
+OFFERED: dict[str, type[Command]] = {tag_of(kind): kind for domain in DOMAINS for kind in domain.offered}
 
 EVENTS: dict[str, str] = {
     tag_of(kind): subject for domain in DOMAINS for kind, subject in domain.events.items()

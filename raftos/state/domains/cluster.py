@@ -49,6 +49,8 @@ class Enable(Command, frozen=True, tag="cluster.enable"):
     when one does not, and with `conflict` when the level is enabled already.
     """
 
+    internal: ClassVar[bool] = True
+
     level: Annotated[int, described("The level to enable.", minimum=1, maximum=MAX_LEVEL)]
     members: Annotated[
         tuple[str, ...],

@@ -90,6 +90,7 @@ class Announce(Command, frozen=True, tag="members.announce"):
     """
 
     since: ClassVar[int] = MEMBERSHIP_SINCE
+    internal: ClassVar[bool] = True
 
     id: Id
     name: Name
@@ -105,6 +106,8 @@ class Register(Command, frozen=True, tag="members.register", omit_defaults=True)
     `limit_reached` when it is new and too many members are known already.
     """
 
+    internal: ClassVar[bool] = True
+
     id: Id
     name: Name
     endpoint: Endpoint
@@ -119,6 +122,8 @@ class Mark(Command, frozen=True, tag="members.mark"):
     The leader proposes it. Rejected with `conflict` when the member is not in `expect_state` any more.
     """
 
+    internal: ClassVar[bool] = True
+
     id: Id
     state: Annotated[Marking, described("The state it has from now on.")]
     expect_state: Annotated[Marking, described("The state in which it was seen; the other one.")]
@@ -131,6 +136,7 @@ class Forget(Command, frozen=True, tag="members.forget"):
     """
 
     since: ClassVar[int] = MEMBERSHIP_SINCE
+    internal: ClassVar[bool] = True
 
     id: Id
 

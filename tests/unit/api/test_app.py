@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 
 from raftos.api.app import OPEN_ROUTES
+from raftos.api.domains import path_of
 from raftos.state.command import format_request_id, new_request_id
+from raftos.state.domains import COMMANDS, OFFERED
 from tests.unit.api.harness import Api, run
 
 
@@ -55,6 +58,21 @@ def test_a_repeated_request_is_answered_as_the_first_time(tmp_path: Path) -> Non
         old = format_request_id(new_request_id(1))
         expired = await api.post("/v1/kv/put", {**body, "request_id": old})
         assert (expired.status, expired.code) == (409, "expired")
+
+    run(tmp_path, scenario)
+
+
+def test_a_first_write_at_a_member_whose_clock_stood_still(tmp_path: Path) -> None:
+    """Nothing was written for ten minutes. The id was made here, so the caller hears nothing of it."""
+
+    async def scenario(api: Api) -> None:
+        api.consensus.behind_ms = 11 * 60_000
+        put = await api.post("/v1/kv/put", {"key": "a", "value": "1"})
+        assert (put.status, put.json["version"]) == (200, 1)
+        api.consensus.behind_ms = 11 * 60_000
+        own = format_request_id(api.member.new_request_id())
+        refused = await api.post("/v1/kv/put", {"key": "a", "value": "1", "request_id": own})
+        assert (refused.status, refused.code) == (409, "expired")
 
     run(tmp_path, scenario)
 
@@ -298,5 +316,45 @@ def test_a_bug_is_a_fault_and_not_the_end(tmp_path: Path, monkeypatch: pytest.Mo
         assert (response.status, response.code) == (500, "fault")
         assert "inside" not in response.sentence
         assert (await api.get("/livez")).status == 200
+
+    run(tmp_path, scenario)
+
+
+def test_a_bug_in_a_query_is_a_fault_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queries are answered together, in a task of their own; each caller hears of it."""
+
+    async def scenario(api: Api) -> None:
+        def broken(_query: object) -> object:
+            raise RuntimeError("inside")
+
+        monkeypatch.setattr(api.member._loop_reader, "query", broken)
+        fault = await asyncio.wait_for(api.get("/v1/kv/get?key=a"), 5)
+        assert (fault.status, fault.code) == (500, "fault")
+        assert "inside" not in fault.sentence
+        assert fault.headers.get("connection") != "close"
+
+    run(tmp_path, scenario)
+
+
+def test_what_members_alone_propose_is_no_route(tmp_path: Path) -> None:
+    """A caller could let the cluster forget a member that lives; `/v1/cluster/remove` looks first."""
+    internal = COMMANDS.keys() - OFFERED.keys()
+    assert internal == {
+        "members.announce", "members.register", "members.mark", "members.forget", "cluster.enable",
+    }  # fmt: skip
+
+    async def scenario(api: Api) -> None:
+        await api.member.register()
+        for tag in internal:
+            refused = await api.post(path_of(tag), {"id": "id-n1"})
+            assert (refused.status, refused.code) == (404, "not_found")
+        forget = {"command": {"type": "members.forget", "id": "id-n1"}}
+        put = {"command": {"type": "kv.put", "key": "a", "value": "1"}}
+        in_msgpack = await api.batch([forget, put])
+        in_json = (await api.post("/v1/batch", {"items": [forget, put]})).json["results"]
+        for first, second in (in_msgpack, in_json):
+            assert first["error"]["code"] == "invalid"
+            assert "ok" in second
+        assert "id-n1" in api.member.records()
 
     run(tmp_path, scenario)

@@ -64,6 +64,20 @@ def test_json_and_msgpack_mean_the_same(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+def test_a_batch_at_a_member_whose_clock_stood_still(tmp_path: Path) -> None:
+    """Ids that were made here are made anew; one that the caller made is refused as it is."""
+
+    async def scenario(api: Api) -> None:
+        api.consensus.behind_ms = 11 * 60_000
+        own = api.member.new_request_id()
+        first, second, third = await api.batch([put("a"), put("b") | {"request_id": own}, put("c")])
+        assert (first["ok"]["version"], third["ok"]["version"]) == (1, 1)
+        assert second["error"]["code"] == "expired"
+        assert api.consensus.proposals == 2
+
+    run(tmp_path, scenario)
+
+
 def test_a_wrong_item_gets_its_error_and_the_others_go_on(tmp_path: Path) -> None:
     """A batch is the work of callers who do not know of each other."""
 

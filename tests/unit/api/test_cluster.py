@@ -6,8 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from raftos.api.snapshots import MAX_READERS
+from raftos.consensus.snapshots import SnapshotFailed
 from tests.unit.api.harness import SECRET, Api, run
 
 NAMES = ["n1", "n2", "n3"]
@@ -147,6 +149,43 @@ def test_a_snapshot_that_breaks_off_is_never_taken_for_whole(tmp_path: Path) -> 
         api.consensus.snapshot = shrinking  # type: ignore[method-assign,assignment]
         with pytest.raises(asyncio.IncompleteReadError):
             await api.get("/v1/snapshot")
+        assert api.consensus.held_snapshots == 0
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "logged"),
+    [
+        (SnapshotFailed("an error of the disk"), "a snapshot was not sent to its end"),
+        (RuntimeError("a bug"), "a connection ended in a bug"),
+    ],
+)
+def test_a_snapshot_that_cannot_be_read_ends_the_connection(
+    tmp_path: Path, trouble: Exception, logged: str
+) -> None:
+    """In the middle, after the head; nobody waits for the rest, the file is let go, and the log says why."""
+
+    async def scenario(api: Api) -> None:
+        await fill(api, 1)
+        honest = api.consensus.snapshot
+
+        async def failing(deadline: float) -> object:
+            snapshot = await honest(deadline)
+            read = snapshot.read
+
+            def read_once(offset: int, size: int) -> bytes:
+                if offset:
+                    raise trouble
+                return read(offset, size)
+
+            snapshot.read = read_once  # type: ignore[method-assign]
+            return snapshot
+
+        api.consensus.snapshot = failing  # type: ignore[method-assign,assignment]
+        with capture_logs() as log, pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+            await asyncio.wait_for(api.get("/v1/snapshot"), 5)
+        assert [entry["event"] for entry in log] == [logged]
         assert api.consensus.held_snapshots == 0
 
     run(tmp_path, scenario)

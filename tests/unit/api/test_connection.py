@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 
@@ -273,3 +274,35 @@ def test_a_reader_that_takes_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch)
         await asyncio.wait_for(dropped.wait(), 5)
 
     stream(scenario, run)
+
+
+@pytest.mark.parametrize("trouble", [ValueError("a bug"), asyncio.CancelledError()])
+def test_a_stream_that_breaks_off_is_never_taken_for_whole(trouble: BaseException) -> None:
+    """The connection ends, without the chunk that says that it was all."""
+
+    async def run(outlet: Outlet) -> None:
+        outlet.write(chunk(b"one"))
+        await outlet.drained()
+        raise trouble
+
+    async def scenario(peer: Peer) -> None:
+        peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await peer.reader.readuntil(b"\r\n\r\n")
+        with suppress(ConnectionResetError):
+            assert not (await asyncio.wait_for(peer.reader.read(), 5)).endswith(b"0\r\n\r\n")
+
+    stream(scenario, run)
+
+
+def test_an_answer_that_is_given_up_ends_the_connection() -> None:
+    """Its own task was cancelled, not the connection: nobody waits for ever."""
+
+    async def given_up(_request: Request) -> Answer:
+        raise asyncio.CancelledError
+
+    async def scenario(peer: Peer) -> None:
+        peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        with suppress(ConnectionResetError):
+            assert await peer.closed()
+
+    serve(scenario, given_up)

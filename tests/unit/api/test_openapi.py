@@ -16,14 +16,14 @@ from raftos.api.openapi import document
 from raftos.api.openapi.operations import SAID
 from raftos.errors import BY_CODE
 from raftos.state.command import Command, Query
-from raftos.state.domains import COMMANDS, QUERIES, validate
+from raftos.state.domains import OFFERED, QUERIES, validate
 from tests.unit.api.harness import Api, run
 
 OPEN = {"/livez"}
 ROUTES = {
     "/livez": {"GET": None},
     "/v1/batch": {"POST": None},
-    **{path_of(tag): {"POST": None} for tag in COMMANDS},
+    **{path_of(tag): {"POST": None} for tag in OFFERED},
     **{path_of(tag): {"GET": None} for tag in QUERIES},
 }
 DOCUMENT = document(ROUTES, OPEN, "1")
@@ -103,16 +103,16 @@ def test_operations_have_names_of_their_own() -> None:
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("tag", COMMANDS)
+@pytest.mark.parametrize("tag", OFFERED)
 def test_the_example_of_a_command_can_be_sent(tag: str) -> None:
     """It is what the schema says, and the domain accepts it."""
     content = body_of(path_of(tag))
     assert is_valid(content["example"], content["schema"])
-    command: Command = codec.typed(dict(content["example"]), COMMANDS[tag])
+    command: Command = codec.typed(dict(content["example"]), OFFERED[tag])
     validate(command)
 
 
-@pytest.mark.parametrize("tag", COMMANDS)
+@pytest.mark.parametrize("tag", OFFERED)
 def test_a_command_takes_a_request_id_and_no_unknown_field(tag: str) -> None:
     """As the API does; the type is in the path."""
     schema = body_of(path_of(tag))["schema"]
@@ -135,10 +135,10 @@ def test_the_parameters_of_a_query_can_be_sent(tag: str) -> None:
     validate(query)
 
 
-@pytest.mark.parametrize("tag", [*COMMANDS, *QUERIES])
+@pytest.mark.parametrize("tag", [*OFFERED, *QUERIES])
 def test_the_example_of_an_answer_is_one(tag: str) -> None:
     """Whoever writes a client from it is not misled."""
-    method = "post" if tag in COMMANDS else "get"
+    method = "post" if tag in OFFERED else "get"
     content = described(method, path_of(tag))["responses"]["200"]["content"]["application/json"]
     assert is_valid(content["example"], content["schema"])
 

@@ -86,6 +86,28 @@ def test_a_snapshot_is_saved(raftos: Raftos, tmp_path: Path) -> None:
     assert f"index {value['index']}" in raftos("snapshot", "save", str(file), "--no-verify").stderr
 
 
+def test_a_damaged_snapshot_does_not_replace_the_old_one(
+    raftos: Raftos, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever the verification finds, or why it cannot be made: yesterday's backup stays."""
+    file = tmp_path / "backup"
+    file.write_text("yesterday's")
+    done = raftos("snapshot", "save", str(file))  # Agreement in memory makes no real ones.
+    assert done.exit_code == 1
+    assert f"{file} is as it was" in done.stderr
+    said = {"ok": False, "trouble": "chunk 3 is not what was written"}
+    monkeypatch.setattr("raftos_cli.offline.run_offline", lambda *_: said)
+    done = raftos("snapshot", "save", str(file))
+    assert done.exit_code == 1
+    assert "chunk 3 is not what was written" in done.stderr
+    assert f"{file} is as it was" in done.stderr
+    assert [each.name for each in tmp_path.glob("backup*")] == ["backup"]
+    assert file.read_text() == "yesterday's"
+    said["ok"] = True
+    assert "checked" in raftos("snapshot", "save", str(file)).stderr
+    assert file.read_text(errors="replace") != "yesterday's"
+
+
 def test_a_snapshot_that_cannot_be_had_is_one_sentence(
     raftos: Raftos, agreement: MemoryCluster, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from raftos.client import AsyncClient
 from raftos.consensus.memory import MemoryCluster
-from raftos.errors import Conflict, NoQuorum, NotFound
+from raftos.errors import Conflict, InvalidInput, NoQuorum, NotFound, RaftosError
 
 pytestmark = [pytest.mark.timeout(30), pytest.mark.usefixtures("cluster")]
 
@@ -62,3 +62,39 @@ async def test_a_snapshot_that_cannot_be_had_leaves_the_old_file(
         memory = io.BytesIO()
         saved = await client.snapshot.save(memory, stale=True)
         assert len(memory.getvalue()) == saved.size_bytes
+
+
+async def test_a_snapshot_is_checked_before_it_replaces_the_old_one(tmp_path: Path) -> None:
+    """The check sees the whole file under its other name; what it raises leaves everything as it was."""
+    file = tmp_path / "backup"
+    file.write_text("the one before")
+    seen: list[tuple[str, int, str]] = []
+
+    def look(part: Path) -> None:
+        seen.append((part.name, part.stat().st_size, file.read_text()))
+
+    def refuse(part: Path) -> None:
+        look(part)
+        raise RaftosError("it is damaged")
+
+    async with AsyncClient() as client:
+        with pytest.raises(RaftosError, match="it is damaged"):
+            await client.snapshot.save(file, check=refuse)
+        assert not file.with_name("backup.part").exists()
+        assert file.read_text() == "the one before"
+        saved = await client.snapshot.save(file, check=look)
+        with pytest.raises(InvalidInput, match="path"):
+            await client.snapshot.save(io.BytesIO(), check=look)
+    assert seen == [("backup.part", saved.size_bytes, "the one before")] * 2
+    assert file.stat().st_size == saved.size_bytes
+
+
+async def test_whoever_opened_an_older_part_reads_nothing_of_a_snapshot(tmp_path: Path) -> None:
+    """It was left behind by another program, which let everybody read it."""
+    left = tmp_path / "backup.part"
+    left.write_text("left")
+    left.chmod(0o644)
+    with left.open("rb") as opened:
+        async with AsyncClient() as client:
+            await client.snapshot.save(tmp_path / "backup")
+        assert opened.read() == b"left"
