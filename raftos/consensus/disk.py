@@ -30,11 +30,15 @@ class Disk:
     """Runs `write` jobs, one at a time, and calls `done(failure)` where the caller lives.
 
     `call_soon` brings a call back from the thread (`loop.call_soon_threadsafe`). Whatever a job raises is
-    its failure: a thread that ended would leave its owner waiting for ever.
+    its failure: a thread that ended would leave its owner waiting for ever. How long jobs take is measured
+    by `clock`, in seconds.
     """
 
-    def __init__(self, call_soon: Callable[..., object]) -> None:
+    def __init__(
+        self, call_soon: Callable[..., object], clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._call_soon = call_soon
+        self._clock = clock
         self._typical_s = 0.0
         """What a sync takes, on average lately."""
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -60,11 +64,11 @@ class Disk:
         self._thread.join()
 
     def _timed(self, write: Callable[[], None]) -> Exception | None:
-        began = time.perf_counter()
+        began = self._clock()
         failure = self._tried(write)
         if failure is not None:
             return failure
-        took_s = time.perf_counter() - began
+        took_s = self._clock() - began
         self._typical_s = _DECAY * self._typical_s + (1 - _DECAY) * min(took_s, OUTLIER_S)
         if took_s >= LONG_S:
             self._typical_s = took_s

@@ -9,10 +9,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.history.operations import NEVER, Operation, Outcome, Violation
+from tests.history.operations import Operation, Outcome, Violation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def check_room(operations: Sequence[Post | Look]) -> None:
     """Judge the operations of one room. Raises Violation."""
     texts = _check_looks([each for each in operations if isinstance(each, Look)])
     _check_posts([each for each in operations if isinstance(each, Post)], texts)
-    _check_order(operations)
+    _check_order(operations, {text: sequence for sequence, text in texts.items()})
 
 
 def _check_looks(looks: Sequence[Look]) -> dict[int, str]:
@@ -85,10 +85,13 @@ def _check_posts(posts: Sequence[Post], texts: dict[int, str]) -> None:
             raise Violation(f"{text!r} is in the room twice: #{read[text]} and #{sequence}")
 
 
-def _check_order(operations: Sequence[Post | Look]) -> None:
-    """A sweep over time: the highest sequence known when each operation began is its floor."""
+def _check_order(operations: Sequence[Post | Look], read: Mapping[str, int]) -> None:
+    """A sweep over time: the highest sequence known when each operation began is its floor.
+
+    A post of unknown outcome never returns. Its sequence, where somebody read it, has a floor all the same.
+    """
     events = [(each.invoked, 0, number) for number, each in enumerate(operations)]
-    events += [(each.returned, 1, number) for number, each in enumerate(operations) if each.returned != NEVER]
+    events += [(each.returned, 1, number) for number, each in enumerate(operations)]
     known = 0
     floors: dict[int, int] = {}
     for _, returns, number in sorted(events):
@@ -100,7 +103,7 @@ def _check_order(operations: Sequence[Post | Look]) -> None:
             if operation.last < floor:
                 raise Violation(f"{operation} by {operation.client} is stale: #{floor} was known before it")
             known = max(known, operation.last if operation.found else 0)
-        elif operation.sequence is not None:
-            if operation.sequence <= floor:
-                raise Violation(f"{operation} came after #{floor} was known")
-            known = max(known, operation.sequence)
+        elif (sequence := read.get(operation.text, operation.sequence)) is not None:
+            if sequence <= floor:
+                raise Violation(f"{operation} got #{sequence}, but #{floor} was known before it")
+            known = max(known, sequence)

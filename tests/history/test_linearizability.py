@@ -306,19 +306,33 @@ def test_many_calls_of_unknown_outcome_take_seconds() -> None:
 # Revisions.
 
 
-def with_revision(operation: Read | Write, revision: int) -> Read | Write:
+def with_revision(operation: Read | Write, *revisions: int) -> Read | Write:
+    """The revision that a write has, or those of the keys that were read, in their order."""
     if isinstance(operation, Write):
+        [revision] = revisions
         return replace(operation, revision=revision)
-    return replace(operation, revisions=dict.fromkeys(operation.found, revision))
+    return replace(operation, revisions=dict(zip(operation.found, revisions, strict=True)))
 
 
 REVISIONS: dict[str, Operations] = {
     "two writes of one revision": [
         with_revision(put(0, 9, "x", 1), 1), with_revision(put(0, 9, "y", 1, key="other"), 1)],
+    "two writes of one revision, as they are read": [
+        put(0, NEVER, "x"), put(0, NEVER, "y", key="other"),
+        with_revision(read(1, 2, ONE), 5), with_revision(read(1, 2, TWO, "other"), 5)],
+    "a write that is read under another revision": [
+        with_revision(put(0, 1, "x", 1), 5), with_revision(read(2, 3, ONE), 7)],
+    "half a pair under another revision": [
+        with_revision(pair(0, 1, "x", "y"), 5), with_revision(both(2, 3, ONE, Cell(1, "y")), 5, 6)],
+    "an unknown pair of two revisions": [
+        pair(0, NEVER, "x", "y"), with_revision(both(2, 3, ONE, Cell(1, "y")), 5, 6)],
     "a later write of a lower revision": [
         with_revision(put(0, 1, "x", 1), 2), with_revision(put(2, 3, "y", 1, key="other"), 1)],
     "a write of a revision that was read before": [
         with_revision(read(0, 1, ONE), 5), with_revision(put(2, 3, "y", 1, key="other"), 4)],
+    "an unknown write of a revision from before it was asked for": [
+        with_revision(put(0, 1, "x", 1), 5), put(2, NEVER, "y", key="other"),
+        with_revision(read(4, 5, Cell(1, "y"), "other"), 4)],
     "a read of an older revision": [
         with_revision(put(0, 1, "x", 1), 5), with_revision(read(2, 3, TWO), 4)],
     "two contents of one revision": [

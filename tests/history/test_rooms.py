@@ -38,6 +38,7 @@ GOOD: dict[str, Sequence[Post | Look]] = {
     "read while it is posted": [post(0, 9, "a", 1), look(1, 2, "a")],
     "unknown and there": [A, post(2, NEVER, "x"), look(4, 5, "a"), look(6, 7, "ax")],
     "unknown and not there": [A, post(2, NEVER, "x"), post(3, 4, "b", 2), look(6, 7, "ab")],
+    "unknown and before an acknowledged one": [post(0, NEVER, "x"), post(1, 2, "b", 2), look(4, 5, "xb")],
     "refused and not there": [A, post(2, 3, "x"), look(6, 7, "a")],
 }
 BAD: dict[str, Sequence[Post | Look]] = {
@@ -53,7 +54,11 @@ BAD: dict[str, Sequence[Post | Look]] = {
     "two acknowledged as one": [A, post(0, 1, "b", 1)],
     "against the order of time": [post(0, 1, "b", 2), post(2, 3, "a", 1)],
     "behind what was read": [look(0, 1, "ab"), post(2, 3, "c", 2), post(0, NEVER, "a"), post(0, NEVER, "b")],
-}
+    "an unknown one behind what was acknowledged": [
+        post(0, 1, "b", 2), post(2, NEVER, "x"), look(4, 5, "xb")],
+    "an unknown one behind what was read": [
+        post(0, NEVER, "b"), look(1, 2, "b", since=1), post(3, NEVER, "x"), look(4, 5, "xb")],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("operations", GOOD.values(), ids=GOOD)

@@ -326,13 +326,15 @@ def test_acknowledgements_of_a_removed_member_count_no_more() -> None:
     """Finding 20: a message of a node just removed raised an error in the engine's tick."""
     wire = Wire()
     wire.elect("a")
-    generation = wire["a"].core.links["c"]
+    core = wire["a"].core
     wire.change("a", Remove("c"))
     last = wire.members["a"].journal.last_index
-    wire["a"].received(wire.now, "c", generation, Acknowledged(1, last + 1, True, False))
+    wire["a"].received(wire.now, "c", core.links["c"], Acknowledged(core.term, last + 1, True, False))
     wire.step("a")
+    assert core.commit_index < last, "a and c are no majority of a and b"
     wire.pass_time(0.5)
-    assert wire["a"].core.voters == ("a", "b")
+    assert core.commit_index == last
+    assert core.voters == ("a", "b")
 
 
 def test_leadership_goes_to_voters_only() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -231,46 +232,64 @@ def test_bytes_of_an_unfinished_frame_are_reported() -> None:
     asyncio.run(scenario())
 
 
+class Clock(asyncio.SelectorEventLoop):
+    """An event loop on which time passes only where a test says so."""
+
+    now_s = 1_000.0
+
+    def time(self) -> float:
+        return self.now_s
+
+
+def run_on_clock(scenario: Callable[[Clock], Coroutine[Any, Any, None]]) -> None:
+    clock = Clock()
+    with asyncio.Runner(loop_factory=lambda: clock) as runner:
+        runner.run(scenario(clock))
+
+
 def test_hearing_is_reported_at_intervals() -> None:
     """However many reads a frame comes in, it is heard once in `hearing_every_s`."""
 
-    async def scenario() -> None:
+    async def scenario(clock: Clock) -> None:
         end, other = await linked_ends(Settings(hearing_every_s=0.5))
         data = join_frames([bytes(1000)])
-        end.feed(data[:400], [1])
-        assert end.holder.told.count("hearing") == 1
-        await asyncio.sleep(0.51)
-        end.feed(data[400:999], [1])
-        assert end.holder.told.count("hearing") == 2
+        for start, pause_s, hearings in ((0, 0, 1), (300, 0.25, 1), (600, 0.25, 2)):
+            clock.now_s += pause_s
+            end.feed(data[start : start + 300], [1])
+            assert end.holder.told.count("hearing") == hearings
         for each in (end, other):
             each.link.close("the test is over")
 
-    asyncio.run(scenario())
+    run_on_clock(scenario)
 
 
 def test_a_trickle_is_no_sign_of_life() -> None:
     """A frame that does not get whole in `hearing_longest_s` is heard no more; the next one is again."""
 
-    async def scenario() -> None:
-        end, other = await linked_ends(Settings(hearing_every_s=0, hearing_longest_s=0.1))
+    async def scenario(clock: Clock) -> None:
+        end, other = await linked_ends(Settings(hearing_every_s=0, hearing_longest_s=0.5))
         told = end.holder.told
         data = join_frames([bytes(100)])
         end.link.data_received(data[:10])
-        await asyncio.sleep(0.12)
-        end.feed(data[10:20], [1])
-        assert told.count("hearing") == 1
+        clock.now_s += 0.5
+        end.link.data_received(data[10:15])
+        assert told.count("hearing") == 2
+        clock.now_s += 0.25
+        end.feed(data[15:20], [1])
+        assert told.count("hearing") == 2
         end.link.data_received(data[20:])
         end.link.data_received(data[:10])
-        assert told.count("hearing") == 2, "the time of the next frame begins with itself"
+        assert told.count("hearing") == 3, "the time of the next frame begins with itself"
         end.link.data_received(data[10:])
-        end.link.data_received(bytes(4))
-        await asyncio.sleep(0.12)
+        end.feed(bytes(4), [2])
+        assert told.count("hearing") == 4
+        clock.now_s += 0.75
         end.link.data_received(data[:10])
-        assert told.count("hearing") == 3, "an idle link is not an unfinished frame"
+        assert told.count("hearing") == 5, "an idle link is not an unfinished frame"
         for each in (end, other):
             each.link.close("the test is over")
 
-    asyncio.run(scenario())
+    run_on_clock(scenario)
 
 
 def test_every_byte_is_counted() -> None:

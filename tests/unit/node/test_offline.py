@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import fcntl
-import importlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 from raftos.config import Config
+from raftos.consensus import snapshots
 from raftos.consensus.configuration import Configuration, Peer, decode, encode
 from raftos.consensus.journal.storage import FileStorage
 from raftos.errors import InvalidInput, StartupError
 from raftos.node import offline
 from raftos.node.directory import DataDirectory
 from raftos.state import copying
+from raftos.state.command import encode_entry, encode_request, new_request_id
+from raftos.state.domains import kv, members
 from raftos.state.machine import Machine
 from tests.unit.node.test_main import configured
 
@@ -86,17 +87,9 @@ def give_identity(config: Config) -> None:
         directory.claim()
 
 
-def snapshots() -> Any:
-    return importlib.import_module("raftos.consensus.snapshots")
-
-
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A snapshot of a state of cluster `old`, which has one member and one key."""
-    pytest.importorskip("raftos.consensus.snapshots")
-    from raftos.state.command import encode_entry, encode_request, new_request_id
-    from raftos.state.domains import kv, members
-
     machine = Machine(tmp_path / "old", cluster_id="old")
     commands = [members.Register("old-1", "n1", "", "127.0.0.1:1", "1"), kv.Put("a", b"1")]
     requests = [encode_request(new_request_id(1_000), command) for command in commands]
@@ -105,13 +98,13 @@ def file(tmp_path: Path) -> Path:
     machine.checkpoint()
     machine.close()
     state = next(each for each in (tmp_path / "old").iterdir() if each.suffix not in {"-wal", "-shm"})
-    header = snapshots().Header(
+    header = snapshots.Header(
         cluster_id="old", index=1, term=3, configuration=encode(OLD), time_ms=1_000, revision=revision,
         state_hash=state_hash, state_format=1, raw_bytes=state.stat().st_size, version="0.1.0", created_ms=5,
     )  # fmt: skip
     made = tmp_path / "backup"
     with made.open("wb") as sink:
-        snapshots().write_to(sink, header, snapshots().pieces_of(state))
+        snapshots.write_to(sink, header, snapshots.pieces_of(state))
     return made
 
 
@@ -145,8 +138,9 @@ def test_a_member_of_a_new_cluster_begins_with_the_state(tmp_path: Path, file: P
     assert done.returncode == 0, done.stderr
     folder = Path(config.data_dir)
     assert {each.name for each in folder.iterdir()} == {"identity.json", "snapshots"}
-    store = snapshots().SnapshotStore(FileStorage(folder / "snapshots"), "c1")
+    store = snapshots.SnapshotStore(FileStorage(folder / "snapshots"), "c1")
     newest = store.newest
+    assert newest is not None
     assert (newest.header.index, newest.header.term, newest.header.revision) == (1, 3, 2)
     assert decode(newest.header.configuration).voters == ("m1",)
     store.close()
@@ -163,7 +157,7 @@ def test_a_restore_that_was_interrupted_is_begun_again(tmp_path: Path, file: Pat
     (Path(config.data_dir) / offline.RESTORING / "state.db").write_text("half")
     whole = file.read_bytes()
     file.write_bytes(whole[:-1])
-    with pytest.raises(snapshots().CorruptSnapshot):
+    with pytest.raises(snapshots.CorruptSnapshot):
         offline.restore(file, config)
     assert not (Path(config.data_dir) / "snapshots").exists()
     file.write_bytes(whole)

@@ -6,7 +6,8 @@ import shutil
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from raftos.state.machine import Copied, Machine, StateIncomplete
 from tests.unit.state.feeder import Feeder
 from tests.unit.state.test_chat_search import found as search
 from tests.unit.state.test_copying import extracted, stands
+
+WAIT_S = 20
+"""So long at most for what another thread does."""
 
 
 @pytest.fixture
@@ -278,7 +282,7 @@ def test_a_query_in_the_old_file_ends_there_and_harms_nothing(
         rows = db.execute("SELECT key FROM kv")
         rows.fetchone()
         began.set()
-        go_on.wait()
+        go_on.wait(WAIT_S)
         return Count(1 + len(rows.fetchall()))
 
     odd = Domain(
@@ -288,14 +292,16 @@ def test_a_query_in_the_old_file_ends_there_and_harms_nothing(
     behind.do(*(kv.Put(f"old{number}", bytes(900)) for number in range(500)))
     reader = behind.machine.reader()
     answers: list[Count] = []
-    thread = threading.Thread(target=lambda: answers.append(reader.query(Slow())))
+    thread = threading.Thread(target=lambda: answers.append(reader.query(Slow())), daemon=True)
     thread.start()
-    began.wait()
-    behind.machine.replace(incoming(ahead, behind))
-    assert names(behind.folder) == {"state-1.sqlite3"}
-    results = behind.do(kv.Put("new", b"1"))
-    go_on.set()
-    thread.join()
+    try:
+        assert began.wait(WAIT_S)
+        behind.machine.replace(incoming(ahead, behind))
+        assert names(behind.folder) == {"state-1.sqlite3"}
+        results = behind.do(kv.Put("new", b"1"))
+    finally:
+        go_on.set()
+        thread.join(WAIT_S)
     assert answers == [Count(500)]
     assert isinstance(results[0], Ok)
     assert reader.query(Slow()) == Count(5)
@@ -318,41 +324,49 @@ def test_a_reader_that_cannot_go_over_says_so_and_tries_again(ahead: Feeder, beh
     reader.close()
 
 
+@contextmanager
+def repeated(*works: Callable[[], object]) -> Iterator[list[Exception]]:
+    """Each on a thread of its own, over and over while the block runs; gives what they raise."""
+    stop = threading.Event()
+    troubles: list[Exception] = []
+
+    def repeat(work: Callable[[], object]) -> None:
+        while not stop.is_set():
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 - the test looks at all of them
+                troubles.append(error)
+
+    threads = [threading.Thread(target=repeat, args=(work,), daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    try:
+        yield troubles
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(WAIT_S)
+    assert not any(thread.is_alive() for thread in threads)
+
+
 def test_copies_checkpoints_and_syncs_on_threads_survive_replacements(ahead: Feeder, behind: Feeder) -> None:
     """Whatever file they find, the states stay whole and the old names stay away."""
-    stop = threading.Event()
-    troubles: list[BaseException] = []
     copies: list[Copied] = []
     reader = behind.machine.reader()
-
-    def on_thread(work: Callable[[], object]) -> threading.Thread:
-        def repeat() -> None:
-            while not stop.is_set():
-                try:
-                    work()
-                except Exception as error:  # noqa: BLE001 - all are looked at below
-                    troubles.append(error)
-
-        thread = threading.Thread(target=repeat)
-        thread.start()
-        return thread
-
     copy = behind.folder.parent / "copy"
-    threads = [
-        on_thread(behind.machine.checkpoint),
-        on_thread(behind.machine.sync),
-        on_thread(lambda: copies.append(behind.machine.copy_to(copy))),
-        on_thread(lambda: reader.query(kv.Get("a"))),
-    ]
-    for number in range(15):
-        payload = ahead.entry((ahead.new_id(), kv.Put("a", bytes([number]) * 5_000)))
-        ahead.apply(payload)
-        behind.machine.replace(incoming(ahead, behind))
-        payload = ahead.entry((ahead.new_id(), kv.Put("b", bytes(5_000))))
-        assert [is_ok(result) for [result] in (*ahead.apply(payload), *behind.apply(payload))] == [True] * 2
-    stop.set()
-    for thread in threads:
-        thread.join()
+    with repeated(
+        behind.machine.checkpoint,
+        behind.machine.sync,
+        lambda: copies.append(behind.machine.copy_to(copy)),
+        lambda: reader.query(kv.Get("a")),
+    ) as troubles:
+        for number in range(15):
+            payload = ahead.entry((ahead.new_id(), kv.Put("a", bytes([number]) * 5_000)))
+            ahead.apply(payload)
+            behind.machine.replace(incoming(ahead, behind))
+            payload = ahead.entry((ahead.new_id(), kv.Put("b", bytes(5_000))))
+            results = (*ahead.apply(payload), *behind.apply(payload))
+            assert [is_ok(result) for [result] in results] == [True] * 2
     reader.close()
     assert {str(error) for error in troubles} == set()
     assert copies
