@@ -41,8 +41,14 @@ class Arena:
     def any_member(self) -> Member:
         return self.choice.choice(list(self.cluster.members))
 
+    def followers(self, number: int) -> list[Member]:
+        """So many by lot, of those that run: who is out already is not struck by a second fault."""
+        running = [each for each in self.cluster.followers() if self.cluster.dev.state(each) == "running"]
+        return self.choice.sample(running, number)
+
     def follower(self) -> Member:
-        return self.choice.choice(self.cluster.followers())
+        [follower] = self.followers(1)
+        return follower
 
     def another_leads(self, than: Member) -> None:
         """Wait until some other member leads, whatever `than` believes of itself."""

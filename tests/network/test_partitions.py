@@ -120,7 +120,7 @@ def bridge_beside_leader(arena: NetworkArena) -> Iterator[None]:
 @contextmanager
 def bridge_by_leader(arena: NetworkArena) -> Iterator[None]:
     """The followers do not see each other; the leader sees both."""
-    one, other, *_ = arena.cluster.followers()
+    one, other = arena.followers(2)
     with dropped(arena.network, both_ways(one, [other])):
         yield
 
