@@ -167,7 +167,7 @@ def leaders_fall_in_turn(arena: Arena) -> Iterator[None]:
 
 @contextmanager
 def killed_while_another_sleeps(arena: Arena) -> Iterator[None]:
-    """No majority: one follower is paused, the leader is killed."""
+    """One follower is paused, the leader is killed: of three no majority is left, of five there is one."""
     sleeper, victim = arena.follower(), arena.cluster.leader()
     with paused(arena.cluster, sleeper):
         arena.cluster.kill(victim)
@@ -219,3 +219,8 @@ PROCESS_FAULTS: dict[str, Fault[Arena]] = {
     "rolling restart": Fault(rolling_restart),
     "four quick deaths": Fault(quick_deaths),
 }
+OF_FIVE: dict[str, Fault[Arena]] = {
+    **PROCESS_FAULTS,
+    "leader killed while a follower sleeps": Fault(killed_while_another_sleeps),
+}
+"""The same where five members are: of those two may be out."""
