@@ -23,6 +23,9 @@ from tests.cluster.workload import Workload
 
 WRITES = 40
 FAILURES = 4
+MEANWHILE = 12
+"""Writes to wait for between the strikes of one fault: more than there are clients, of which each may have
+had one under way at the last strike."""
 
 
 @dataclass
@@ -66,7 +69,7 @@ Arena_contra = TypeVar(
 class Fault(Generic[Arena_contra]):
     strike: Callable[[Arena_contra], AbstractContextManager[None]]
     serves: bool = True
-    """Whether a majority goes on: then writes are acknowledged while it lasts."""
+    """Whether a majority goes on: then writes are acknowledged while it lasts, and between its strikes."""
     writes: int = WRITES
     """How many of them to wait for."""
     least_s: float = 0
@@ -188,9 +191,10 @@ def all_killed(arena: Arena) -> Iterator[None]:
 
 @contextmanager
 def rolling_restart(arena: Arena) -> Iterator[None]:
-    """Each member in turn, in good order; the next one once the last is ready."""
+    """Each member in turn, in good order, writes while it is away; the next one once the last is ready."""
     for member in arena.choice.sample(list(arena.cluster.members), len(arena.cluster.members)):
         arena.cluster.stop(member)
+        arena.load.progress(MEANWHILE)
         arena.cluster.start(member)
     yield
 
@@ -204,6 +208,7 @@ def quick_deaths(arena: Arena) -> Iterator[None]:
         arena.moment(0.5)
         arena.cluster.spawn(victim)
         arena.moment(0.5)
+        arena.load.progress(MEANWHILE)
     arena.cluster.wait_ready()
     yield
 

@@ -27,7 +27,7 @@ from raftos.client import Client
 from raftos.errors import NotFound
 from raftos_cli.devcluster import Member
 from tests.cluster.daemons import CONTEXT, Cluster, wait_until
-from tests.cluster.faults import WRITES, Arena, Fault, drawn, inject_all, shuffled
+from tests.cluster.faults import MEANWHILE, WRITES, Arena, Fault, drawn, inject_all, shuffled
 from tests.cluster.shim import HOUR_S, Shim, ShimmedCluster, compiled, shimmed_cluster
 from tests.cluster.workload import Workload
 
@@ -82,6 +82,7 @@ def jumps_every_moment(arena: ClockArena) -> Iterator[None]:
     for _ in range(20):
         arena.jump(arena.any_member(), arena.choice.uniform(-2, 2))
         arena.moment(0.1)
+        arena.load.progress(MEANWHILE)
     yield
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.cluster.daemons import Cluster
-from tests.cluster.faults import WRITES, Arena, Fault, drawn, inject_all, shuffled
+from tests.cluster.faults import MEANWHILE, WRITES, Arena, Fault, drawn, inject_all, shuffled
 from tests.cluster.lines import Exchange, Lines, Way, listening
 from tests.cluster.workload import Workload
 
@@ -90,6 +90,7 @@ def lines_cut(arena: LinesArena) -> Iterator[None]:
     for _ in range(CUTS):
         arena.choice.choice(arena.lines.all_lines()).cut()
         arena.moment(0.2)
+        arena.load.progress(MEANWHILE)
     yield
 
 

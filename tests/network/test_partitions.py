@@ -150,6 +150,7 @@ def flapping_link(arena: NetworkArena) -> Iterator[None]:
             if arena.choice.random() < 0.5:
                 arena.network.cut(one, other)
             arena.moment(0.6)
+            arena.load.progress(MEANWHILE)
             arena.network.heal()
             arena.moment(0.4)
         yield
@@ -158,11 +159,16 @@ def flapping_link(arena: NetworkArena) -> Iterator[None]:
 @contextmanager
 def isolated_in_turn(arena: NetworkArena) -> Iterator[None]:
     """Leader after leader is cut off, the last one coming back as the next one goes."""
-    for _ in range(3):
-        with leader_isolated(arena):
-            pass
-        arena.moment(0.5)
-    yield
+    with healed(arena.network):
+        for _ in range(3):
+            leader, followers = arena.cluster.leader(), arena.cluster.followers()
+            arena.network.heal()
+            for follower in followers:
+                arena.network.cut(leader, follower)
+            arena.another_leads(leader)
+            arena.load.progress(MEANWHILE)
+            arena.moment(0.5)
+        yield
 
 
 PARTITIONS: dict[str, Fault[NetworkArena]] = {
