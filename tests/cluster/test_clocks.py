@@ -4,7 +4,8 @@ Each daemon's wall clock is off by what the test says (`shim.py`); its monotonic
 machine whose time is corrected. While clocks jump, these hold besides the order of the history:
 
 * a lock that is renewed is never lost;
-* a key with a time-to-live is there until its time has passed, and gone soon after;
+* a key with a time-to-live is there until its time has passed, be that two seconds or an hour, and gone
+  soon after;
 * cluster time goes no faster than time does, and never back by more than a new leader may not know;
 * no request is refused as too old, neither of a client with the right time nor of one without.
 """
@@ -35,6 +36,8 @@ pytestmark = pytest.mark.timeout(240)
 
 MORE = 3
 TTL_S = 2.0
+LONG_TTL_S = 3600.0
+"""Of one key that outlives all faults: they make clocks jump by hours."""
 SOONEST_S = 0.2
 """By how much cluster time may be ahead where a new leader goes on from the time of the last one."""
 LOCK_TTL_S = 20.0
@@ -186,6 +189,7 @@ def run(shimmed: ShimmedCluster, seed: int, more: int | None) -> None:
         client.lock("held", ttl_s=LOCK_TTL_S) as held,
         Workload(shimmed, seed) as load,
     ):
+        client.kv.put("long", "x", ttl_s=LONG_TTL_S)
         load.progress(WRITES)
         arena = ClockArena(shimmed, load, choice, shimmed, client)
         names = shuffled(CLOCK_FAULTS, choice) if more is None else drawn(CLOCK_FAULTS, choice, more)
@@ -193,6 +197,7 @@ def run(shimmed: ShimmedCluster, seed: int, more: int | None) -> None:
             with living_for_its_time(client, f"short/{number}"):
                 inject_all(arena, CLOCK_FAULTS, [name])
             times.check()
+            assert exists(client, "long"), f"{name} ended an hour"
             assert not held.lost, f"a lock was lost to {name}"
     load.check()
     assert all(shim.count("clock_reads") for shim in shimmed.shims.values()), "the shim is not asked the time"
