@@ -42,7 +42,7 @@ def test_grown_and_shrunk_under_load_nothing_is_lost(growing: Growing) -> None:
 
 
 def test_the_leader_is_removed_under_load(growing: Growing) -> None:
-    """It hands over, its daemon stops by itself and says why, and a restart explains what to do."""
+    """It hands over and stops by itself, nothing is lost, and a restart explains what to do."""
     leader = growing.cluster.leader()
     with Writers(growing.cluster, 5) as writers:
         writers.progress(WRITES)
@@ -50,6 +50,8 @@ def test_the_leader_is_removed_under_load(growing: Growing) -> None:
         writers.progress(WRITES)
     wait_until("the removed daemon has ended", lambda: not growing.cluster.is_running(leader))
     assert "removed" in growing.cluster.log(leader).splitlines()[-1]
+    growing.cluster.members = [each for each in growing.cluster.members if each.name != leader.name]
+    writers.check()
     states = {node["name"]: node["state"] for node in growing.json("dev", "status")["nodes"]}
     assert states[leader.name] == "removed"
     refused = growing.run("dev", "restart", leader.name)
