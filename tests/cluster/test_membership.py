@@ -95,7 +95,7 @@ def test_a_damaged_member_rejoins_and_its_data_is_kept(growing: Growing) -> None
 
 
 def test_a_learner_answers_reads_and_votes_once_promoted(growing: Growing) -> None:
-    """Stale and linearizable; shown as a learner also while it is down."""
+    """Stale and linearizable, a learner also while it is down; of four voters, three need its vote."""
     growing.ok("dev", "add", "--learner")
     growing.ok("kv", "put", "a", "1")
     learner = growing.member("n4")
@@ -108,6 +108,13 @@ def test_a_learner_answers_reads_and_votes_once_promoted(growing: Growing) -> No
     growing.ok("dev", "restart", "4")
     growing.ok("node", "promote", "n4")
     assert growing.roles()["n4"] == "follower"
+    promoted, leader = growing.member("n4"), growing.cluster.leader()
+    growing.cluster.pause(promoted)
+    growing.cluster.kill(leader)
+    assert growing.run("kv", "put", "b", "1", "--timeout", "1").returncode == 5
+    growing.cluster.resume(promoted)
+    growing.ok("kv", "put", "b", "1")
+    growing.ok("dev", "restart", leader.name)
     growing.cluster.settle()
 
 
