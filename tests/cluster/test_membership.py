@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
+from raftos.errors import StartupError
+from raftos_cli.devcluster import PORTS, hold_port
 from tests.cluster.daemons import Cluster, wait_until
 from tests.cluster.growing import Growing
 from tests.cluster.writers import Writers
@@ -18,6 +22,7 @@ from tests.cluster.writers import Writers
 pytestmark = pytest.mark.timeout(300)
 
 WRITES = 30
+OTHER_PORTS = range(PORTS.stop, PORTS.stop + 2_000)
 
 
 @pytest.fixture
@@ -134,12 +139,23 @@ def test_addresses_may_change_over_a_restart_of_all(growing: Growing) -> None:
     growing.ok("kv", "put", "a", "1")
     before = growing.member("n4")
     growing.ok("dev", "stop")
-    growing.ok("dev", "start", "--detach", "--port", "23117", "--data-dir", growing.cluster.dev.directory)
+    first = str(free_ports(4))
+    growing.ok("dev", "start", "--detach", "--port", first, "--data-dir", growing.cluster.dev.directory)
     after = growing.member("n4")
-    assert (after.id, after.api_port) == (before.id, 23120)
+    assert (after.id, after.api_port) == (before.id, int(first) + 3)
     assert growing.ok("kv", "get", "a") == "1\n"
     assert len(growing.roles()) == 4
     growing.cluster.settle()
+
+
+def free_ports(number: int) -> int:
+    """The first of so many free ports in a row, where no other cluster of the tests looks for its own."""
+    for first in random.sample(OTHER_PORTS, len(OTHER_PORTS)):
+        with ExitStack() as held, suppress(StartupError):
+            for port in range(first, first + number):
+                hold_port(held, 0, port)
+            return first
+    pytest.fail("there are not so many free ports in a row")
 
 
 def test_a_member_of_its_own_joins_and_starts_again(
