@@ -21,7 +21,7 @@ import pytest
 
 from raftos_cli.devcluster import Member
 from tests.cluster.daemons import Cluster, wait_until
-from tests.cluster.disks import fill, mounted, remount
+from tests.cluster.disks import fill, mounted, remount, tells_of_full_disk
 from tests.cluster.faults import WRITES, Arena, Fault, drawn, inject_all, shuffled
 from tests.cluster.shim import ShimmedCluster, shimmed_cluster
 from tests.cluster.workload import Workload
@@ -100,6 +100,7 @@ def leader_syncs_for_long(arena: DiskArena) -> Iterator[None]:
     with syncs_take(arena, [leader], LONG_MS):
         arena.another_leads(leader)
         yield
+        assert not arena.cluster.leads(leader), "it leads again, on a disk that is as slow as before"
 
 
 def follower_syncs_for_long(arena: DiskArena) -> AbstractContextManager[None]:
@@ -116,7 +117,7 @@ DISK_FAULTS: dict[str, Fault[DiskArena]] = {
     "follower's sync fails": Fault(follower_sync_fails),
     "leader's writes fail": Fault(leader_writes_fail),
     "leader's disk turns read-only": Fault(leader_turns_read_only),
-    "leader syncs for long": Fault(leader_syncs_for_long),
+    "leader syncs for long": Fault(leader_syncs_for_long, least_s=LONG_MS / 1000),
     "follower syncs for long": Fault(follower_syncs_for_long),
     "all sync slowly": Fault(all_sync_slowly, writes=FEW),
 }
@@ -191,9 +192,9 @@ def folder_of(arena: Arena, member: Member) -> Path:
     return arena.cluster.dev.data_dir(member)
 
 
-def is_in_trouble(cluster: Cluster, member: Member) -> bool:
+def says_full(cluster: Cluster, member: Member) -> bool:
     answer = cluster.ask(member, "/readyz")
-    return answer is not None and answer.status == 503
+    return answer is not None and answer.status == 503 and tells_of_full_disk(answer.body.decode())
 
 
 @contextmanager
@@ -203,7 +204,7 @@ def full(arena: Arena, *victims: Member) -> Iterator[None]:
     for filler in fillers:
         fill(filler)
     for victim in victims:
-        wait_until(f"{victim.name} says so", lambda victim=victim: is_in_trouble(arena.cluster, victim))  # type: ignore[misc]
+        wait_until(f"{victim.name} says so", lambda victim=victim: says_full(arena.cluster, victim))  # type: ignore[misc]
     yield
     for filler in fillers:
         filler.unlink()
