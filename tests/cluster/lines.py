@@ -248,6 +248,9 @@ class Lines:
             self._lines[receiver.name, sender.name].back,
         ]
 
+    def carried_bytes(self, sender: Member, receiver: Member) -> int:
+        return sum(way.carried_bytes for way in self.ways(sender, receiver))
+
     def all_ways(self) -> list[Way]:
         return [way for line in self._lines.values() for way in (line.there, line.back)]
 

@@ -6,6 +6,7 @@ conditions. One test measures that they really do: a fault that is not injected 
 
 from __future__ import annotations
 
+import itertools
 import random
 import socket
 import time
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.cluster.daemons import Cluster
+from tests.cluster.daemons import Cluster, wait_until
 from tests.cluster.faults import MEANWHILE, WRITES, Arena, Fault, drawn, inject_all, shuffled
 from tests.cluster.lines import Exchange, Lines, Way, listening
 from tests.cluster.workload import Workload
@@ -26,6 +27,7 @@ MORE = 3
 CUTS = 8
 LONGER = 4
 """Then a stalled link is silent for longer than links may be."""
+LARGE_BYTES = 100_000
 FEW = 20
 """Writes to wait for where each takes long."""
 
@@ -133,10 +135,22 @@ def run(cluster: Cluster, lines: Lines, seed: int, more: int | None) -> None:
         arena = LinesArena(cluster, load, choice, lines, longer=1 if more is None else LONGER)
         inject_all(arena, LINE_FAULTS, names)
     load.check()
+    check_paths(cluster, lines)
+
+
+def check_paths(cluster: Cluster, lines: Lines) -> None:
+    """Still everything goes over our lines: what is written, from the leader, and pings from all to all."""
     leader = cluster.leader()
-    for follower in cluster.followers():
-        carried = [sum(way.carried_bytes for way in lines.ways(leader, follower))]
-        assert min(carried) > 0, f"{leader.name} and {follower.name} do not talk over our line"
+    wanted = [
+        (pair, lines.carried_bytes(*pair) + (LARGE_BYTES if pair[0] is leader else 1))
+        for pair in itertools.permutations(cluster.members, 2)
+    ]
+    with cluster.client() as client:
+        client.kv.put("over the lines", random.Random(1).randbytes(LARGE_BYTES))
+    wait_until(
+        "each member talks to each other over our lines",
+        lambda: all(lines.carried_bytes(*pair) >= least for pair, least in wanted),
+    )
 
 
 def test_each_line_fault_once(idle: Cluster, lines: Lines) -> None:
