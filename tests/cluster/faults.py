@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Generic, TypeVar
 
 from raftos_cli.devcluster import Member
@@ -33,9 +33,18 @@ class Arena:
     """A running cluster, the load on it, and the generator that decides who is struck and when."""
 
     cluster: Cluster
-    load: Workload
-    choice: random.Random
+    seed: InitVar[int]
     longer: float = field(default=1, kw_only=True)
+    load: Workload = field(init=False)
+    choice: random.Random = field(init=False)
+
+    def __post_init__(self, seed: int) -> None:
+        self.load, self.choice = Workload(self.cluster, seed), random.Random(seed)
+
+    @contextmanager
+    def unharmed(self, name: str) -> Iterator[None]:
+        """Around each fault, with its name: what holds besides the order of the history."""
+        yield
 
     def moment(self, most_s: float = 0.3) -> None:
         """Faults strike at any time."""
@@ -88,11 +97,6 @@ def inject(arena: A, name: str, fault: Fault[A]) -> None:
     arena.load.progress(WRITES)
 
 
-def inject_all(arena: A, faults: Mapping[str, Fault[A]], names: Iterable[str]) -> None:
-    for name in names:
-        inject(arena, name, faults[name])
-
-
 def shuffled(faults: Mapping[str, Fault[A]], choice: random.Random) -> list[str]:
     """Each fault of a table once, in a seeded order: the short form of a sequence."""
     return choice.sample(sorted(faults), len(faults))
@@ -102,6 +106,17 @@ def drawn(faults: Mapping[str, Fault[A]], choice: random.Random, more: int) -> l
     """Each once and so many more by lot, the same one perhaps twice in a row: the long form."""
     names = [*sorted(faults), *choice.choices(sorted(faults), k=more)]
     return choice.sample(names, len(names))
+
+
+def inject_all(arena: A, faults: Mapping[str, Fault[A]], more: int | None) -> None:
+    """Every fault once, and `more` by lot in the long form, under the load; then its history is judged."""
+    names = shuffled(faults, arena.choice) if more is None else drawn(faults, arena.choice, more)
+    with arena.load:
+        arena.load.progress(WRITES)
+        for name in names:
+            with arena.unharmed(name):
+                inject(arena, name, faults[name])
+    arena.load.check()
 
 
 def together(outer: Fault[A], inner: Fault[A]) -> Fault[A]:

@@ -6,42 +6,26 @@ draws longer sequences from many seeds.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping
-
 import pytest
 
 from tests.cluster.daemons import Cluster
-from tests.cluster.faults import OF_FIVE, PROCESS_FAULTS, WRITES, Arena, Fault, drawn, inject_all, shuffled
-from tests.cluster.workload import Workload
+from tests.cluster.faults import OF_FIVE, PROCESS_FAULTS, Arena, inject_all
 
 pytestmark = pytest.mark.timeout(240)
 
 MORE = 3
 
 
-def run(
-    cluster: Cluster, seed: int, more: int | None, faults: Mapping[str, Fault[Arena]] = PROCESS_FAULTS
-) -> None:
-    """Every fault once, and `more` by lot in the long form."""
-    choice = random.Random(seed)
-    with Workload(cluster, seed) as load:
-        load.progress(WRITES)
-        names = shuffled(faults, choice) if more is None else drawn(faults, choice, more)
-        inject_all(Arena(cluster, load, choice), faults, names)
-    load.check()
-
-
 def test_each_process_fault_once(cluster: Cluster) -> None:
     """Acknowledged where it says so, refused where not, and in the end one order of it all."""
-    run(cluster, 1, None)
+    inject_all(Arena(cluster, 1), PROCESS_FAULTS, None)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2, 4))
 def test_process_faults_by_lot(cluster: Cluster, seed: int) -> None:
     """The same in longer sequences, the same fault perhaps twice in a row."""
-    run(cluster, seed, MORE)
+    inject_all(Arena(cluster, seed), PROCESS_FAULTS, MORE)
 
 
 @pytest.mark.slow
@@ -49,4 +33,4 @@ def test_process_faults_by_lot(cluster: Cluster, seed: int) -> None:
 def test_five_members(idle: Cluster) -> None:
     """While two are out, writes are acknowledged all the same."""
     idle.start()
-    run(idle, 6, MORE, OF_FIVE)
+    inject_all(Arena(idle, 6), OF_FIVE, MORE)

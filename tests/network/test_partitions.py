@@ -19,8 +19,7 @@ import pytest
 
 from raftos_cli.devcluster import Member
 from tests.cluster.daemons import wait_until
-from tests.cluster.faults import PROCESS_FAULTS, WRITES, Arena, Fault, drawn, inject_all, shuffled, together
-from tests.cluster.workload import Workload
+from tests.cluster.faults import MEANWHILE, PROCESS_FAULTS, Arena, Fault, inject_all, together
 from tests.network.namespaces import NetworkCluster, made_in
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
@@ -203,14 +202,8 @@ def run(
     more: int | None,
     faults: Mapping[str, Fault[NetworkArena]] = PARTITIONS,
 ) -> None:
-    """Every fault once, and `more` by lot in the long form."""
-    choice = random.Random(seed)
-    with Workload(network, seed) as load:
-        load.progress(WRITES)
-        names = shuffled(faults, choice) if more is None else drawn(faults, choice, more)
-        arena = NetworkArena(network, load, choice, network, longer=1 if more is None else LONGER)
-        inject_all(arena, faults, names)
-    load.check()
+    longer = 1 if more is None else LONGER
+    inject_all(NetworkArena(network, seed, network, longer=longer), faults, more)
 
 
 def test_each_partition_once(networked: NetworkCluster) -> None:
