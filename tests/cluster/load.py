@@ -17,7 +17,7 @@ PROGRESS_S = 60.0
 
 
 class Load(ABC):
-    """Works until the block ends, or until an exception, which is then raised where the test waits or ends."""
+    """Works until the block ends, or until an exception, which is raised where the test waits or ends."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
