@@ -27,7 +27,7 @@ OTHER_PORTS = range(PORTS.stop, PORTS.stop + 2_000)
 
 @pytest.fixture
 def growing(cluster: Cluster) -> Growing:
-    """At the newest level, which is enabled once each member has told its own: until then none may be lost."""
+    """At the newest level, which is enabled once each member has told its own: until then none may go."""
     cluster.settle()
     return Growing(cluster)
 
