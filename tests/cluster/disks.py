@@ -51,5 +51,10 @@ def fill(file: Path, *, spare_bytes: int = 0) -> None:
         file.write_bytes(bytes(max(0, free_bytes - spare_bytes)))
 
 
+def tells_of_full_disk(sentence: str) -> bool:
+    """The journal says it in the words of the system, the state in those of SQLite."""
+    return "No space left" in sentence or "disk is full" in sentence
+
+
 def _run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True)

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Generic, TypeVar
 
 from raftos_cli.devcluster import Member
@@ -23,6 +23,9 @@ from tests.cluster.workload import Workload
 
 WRITES = 40
 FAILURES = 4
+MEANWHILE = 12
+"""Writes to wait for between the strikes of one fault: more than there are clients, of which each may have
+had one under way at the last strike."""
 
 
 @dataclass
@@ -30,9 +33,18 @@ class Arena:
     """A running cluster, the load on it, and the generator that decides who is struck and when."""
 
     cluster: Cluster
-    load: Workload
-    choice: random.Random
+    seed: InitVar[int]
     longer: float = field(default=1, kw_only=True)
+    load: Workload = field(init=False)
+    choice: random.Random = field(init=False)
+
+    def __post_init__(self, seed: int) -> None:
+        self.load, self.choice = Workload(self.cluster, seed), random.Random(seed)
+
+    @contextmanager
+    def unharmed(self, name: str) -> Iterator[None]:
+        """Around each fault, with its name: what holds besides the order of the history."""
+        yield
 
     def moment(self, most_s: float = 0.3) -> None:
         """Faults strike at any time."""
@@ -41,8 +53,14 @@ class Arena:
     def any_member(self) -> Member:
         return self.choice.choice(list(self.cluster.members))
 
+    def followers(self, number: int) -> list[Member]:
+        """So many by lot, of those that run: who is out already is not struck by a second fault."""
+        running = [each for each in self.cluster.followers() if self.cluster.dev.state(each) == "running"]
+        return self.choice.sample(running, number)
+
     def follower(self) -> Member:
-        return self.choice.choice(self.cluster.followers())
+        [follower] = self.followers(1)
+        return follower
 
     def another_leads(self, than: Member) -> None:
         """Wait until some other member leads, whatever `than` believes of itself."""
@@ -60,7 +78,7 @@ Arena_contra = TypeVar(
 class Fault(Generic[Arena_contra]):
     strike: Callable[[Arena_contra], AbstractContextManager[None]]
     serves: bool = True
-    """Whether a majority goes on: then writes are acknowledged while it lasts."""
+    """Whether a majority goes on: then writes are acknowledged while it lasts, and between its strikes."""
     writes: int = WRITES
     """How many of them to wait for."""
     least_s: float = 0
@@ -79,11 +97,6 @@ def inject(arena: A, name: str, fault: Fault[A]) -> None:
     arena.load.progress(WRITES)
 
 
-def inject_all(arena: A, faults: Mapping[str, Fault[A]], names: Iterable[str]) -> None:
-    for name in names:
-        inject(arena, name, faults[name])
-
-
 def shuffled(faults: Mapping[str, Fault[A]], choice: random.Random) -> list[str]:
     """Each fault of a table once, in a seeded order: the short form of a sequence."""
     return choice.sample(sorted(faults), len(faults))
@@ -93,6 +106,17 @@ def drawn(faults: Mapping[str, Fault[A]], choice: random.Random, more: int) -> l
     """Each once and so many more by lot, the same one perhaps twice in a row: the long form."""
     names = [*sorted(faults), *choice.choices(sorted(faults), k=more)]
     return choice.sample(names, len(names))
+
+
+def inject_all(arena: A, faults: Mapping[str, Fault[A]], more: int | None) -> None:
+    """Every fault once, and `more` by lot in the long form, under the load; then its history is judged."""
+    names = shuffled(faults, arena.choice) if more is None else drawn(faults, arena.choice, more)
+    with arena.load:
+        arena.load.progress(WRITES)
+        for name in names:
+            with arena.unharmed(name):
+                inject(arena, name, faults[name])
+    arena.load.check()
 
 
 def together(outer: Fault[A], inner: Fault[A]) -> Fault[A]:
@@ -161,7 +185,7 @@ def leaders_fall_in_turn(arena: Arena) -> Iterator[None]:
 
 @contextmanager
 def killed_while_another_sleeps(arena: Arena) -> Iterator[None]:
-    """No majority: one follower is paused, the leader is killed."""
+    """One follower is paused, the leader is killed: of three no majority is left, of five there is one."""
     sleeper, victim = arena.follower(), arena.cluster.leader()
     with paused(arena.cluster, sleeper):
         arena.cluster.kill(victim)
@@ -182,9 +206,10 @@ def all_killed(arena: Arena) -> Iterator[None]:
 
 @contextmanager
 def rolling_restart(arena: Arena) -> Iterator[None]:
-    """Each member in turn, in good order; the next one once the last is ready."""
+    """Each member in turn, in good order, writes while it is away; the next one once the last is ready."""
     for member in arena.choice.sample(list(arena.cluster.members), len(arena.cluster.members)):
         arena.cluster.stop(member)
+        arena.load.progress(MEANWHILE)
         arena.cluster.start(member)
     yield
 
@@ -198,6 +223,7 @@ def quick_deaths(arena: Arena) -> Iterator[None]:
         arena.moment(0.5)
         arena.cluster.spawn(victim)
         arena.moment(0.5)
+        arena.load.progress(MEANWHILE)
     arena.cluster.wait_ready()
     yield
 
@@ -213,3 +239,8 @@ PROCESS_FAULTS: dict[str, Fault[Arena]] = {
     "rolling restart": Fault(rolling_restart),
     "four quick deaths": Fault(quick_deaths),
 }
+OF_FIVE: dict[str, Fault[Arena]] = {
+    **PROCESS_FAULTS,
+    "leader killed while a follower sleeps": Fault(killed_while_another_sleeps),
+}
+"""The same where five members are: of those two may be out."""

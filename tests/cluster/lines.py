@@ -8,9 +8,9 @@ of its own, which may change at any time:
     loss              a piece is "lost" so often: it and all behind it come after a retransmission timeout
     stalled           nothing arrives until it ends; then everything does, late
 
-`cut` resets the connections of a line, `cut_by_lot` does so now and then. All lines of an `Exchange` live on
-the event loop of its one thread. Members with lines between them are told the lines' ports as their
-peers' addresses.
+`cut` resets the connections of a line. All lines of an `Exchange` live on the event loop of its one thread,
+and its end fails where one of them has ended before. Members with lines between them are told the lines'
+ports as their peers' addresses.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,9 +104,11 @@ class Line:
     async def _carry(self, accepted: socket.socket) -> None:
         """Carry bytes both ways until either end closes; then both are reset, as links are when closed."""
         assert self._loop is not None
-        dialled = self.dial()
+        ends = [accepted]
         try:
-            for end in (accepted, dialled):
+            dialled = self.dial()
+            ends.append(dialled)
+            for end in ends:
                 end.setblocking(False)
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.sock_connect(dialled, self.target)
@@ -115,7 +118,7 @@ class Line:
         except (OSError, ExceptionGroup, asyncio.CancelledError):
             pass  # However a connection ends: both its ends learn of it below.
         finally:
-            for end in (accepted, dialled):
+            for end in ends:
                 with suppress(OSError):
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 end.close()
@@ -159,6 +162,7 @@ class Exchange:
     def __init__(self, seed: int) -> None:
         self.choice = random.Random(seed)
         self.lines: list[Line] = []
+        self._serving: list[Future[None]] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="lines")
 
@@ -169,12 +173,16 @@ class Exchange:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        ended = [serving for serving in self._serving if serving.done()]
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
         for line in self.lines:
             line.listener.close()
+        if error is None:
+            for serving in ended:
+                serving.result()
 
     async def _end(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -187,7 +195,7 @@ class Exchange:
         listener.setblocking(False)
         line = Line(listener, dial, target, random.Random(self.choice.random()))
         self.lines.append(line)
-        asyncio.run_coroutine_threadsafe(line.serve(), self._loop)
+        self._serving.append(asyncio.run_coroutine_threadsafe(line.serve(), self._loop))
         return line
 
 
@@ -239,6 +247,9 @@ class Lines:
             self._lines[sender.name, receiver.name].there,
             self._lines[receiver.name, sender.name].back,
         ]
+
+    def carried_bytes(self, sender: Member, receiver: Member) -> int:
+        return sum(way.carried_bytes for way in self.ways(sender, receiver))
 
     def all_ways(self) -> list[Way]:
         return [way for line in self._lines.values() for way in (line.there, line.back)]

@@ -13,7 +13,7 @@ import pytest
 
 from raftos_cli.devcluster import Member
 from tests.cluster.daemons import Cluster, wait_until
-from tests.cluster.disks import fill, mounted, resize
+from tests.cluster.disks import fill, mounted, resize, tells_of_full_disk
 from tests.cluster.writers import Writers
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
@@ -51,11 +51,6 @@ def says_full(cluster: Cluster, member: Member) -> bool:
     peer = next(other for other in cluster.members if other is not member)
     trouble = cluster.node(member, seen_by=peer)["trouble"]
     return tells_of_full_disk(answer.body.decode()) and tells_of_full_disk(trouble or "")
-
-
-def tells_of_full_disk(sentence: str) -> bool:
-    """The journal says it in the words of the system, the state in those of SQLite."""
-    return "No space left" in sentence or "disk is full" in sentence
 
 
 def free_disk(cluster: Cluster, member: Member) -> None:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 import pytest
 
 from raftos_cli.devcluster import Member
-from tests.cluster.daemons import Cluster, wait_until
+from tests.cluster.daemons import Cluster
+from tests.cluster.load import Load
 from tests.cluster.writers import moment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -31,47 +29,23 @@ STRIKES: dict[str, tuple[Strike, Strike]] = {
 }
 
 
-class SteadyClient:
+class SteadyClient(Load):
     """Writes `steady/1`, `steady/2`, ... one after another; any error ends it and fails the test."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._stop = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run)
+        super().__init__(cluster)
         self.acknowledged_at: list[float] = []
         """Monotonic seconds; the position in the list is the number of the write, less one."""
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        if error is None and self._failure is not None:
-            raise self._failure
-
-    def progress(self, writes: int) -> None:
-        wanted = len(self.acknowledged_at) + writes
-        wait_until(
-            f"{writes} more writes are acknowledged",
-            lambda: self._failure is not None or len(self.acknowledged_at) >= wanted,
-        )
+    @property
+    def acknowledgements(self) -> int:
+        return len(self.acknowledged_at)
 
     @property
     def largest_gap_s(self) -> float:
         return max(after - before for before, after in itertools.pairwise(self.acknowledged_at))
 
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._write())
-        except BaseException as failure:  # noqa: BLE001 - the test's own thread raises it
-            self._failure = failure
-
-    async def _write(self) -> None:
+    async def _work(self) -> None:
         async with self._cluster.async_client(self._cluster.dev.endpoints) as client:
             while not self._stop.is_set():
                 number = len(self.acknowledged_at) + 1

@@ -16,12 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Self
 
 from raftos.client import AsyncClient
@@ -29,7 +27,8 @@ from raftos.errors import Conflict as ConflictError
 from raftos.errors import Expired, NoQuorum, NotReady, OutcomeUnknown, Unreachable
 from raftos.errors import NotFound as NotFoundError
 from raftos.state.domains.kv import Compare, TxnDelete, TxnDeleted, TxnPut, TxnWritten
-from tests.cluster.daemons import Cluster, wait_until
+from tests.cluster.daemons import Cluster
+from tests.cluster.load import Load
 from tests.history.linearizability import Verdict
 from tests.history.operations import (
     ABSENT,
@@ -57,9 +56,6 @@ REST_S = 0.004
 """Between two operations of one client: faults are the test, not the load."""
 OUTAGE_REST_S = 0.05
 """After one that failed: a client that cannot reach its member shall not fill the history with that."""
-JOIN_S = 30.0
-PROGRESS_S = 60.0
-"""How long a cluster may take to go on, on a machine with much else to do."""
 REFUSALS = (NoQuorum, NotReady, Unreachable)
 ACTIONS = {
     "read": 5,
@@ -73,15 +69,12 @@ ACTIONS = {
 }
 
 
-class Workload:
+class Workload(Load):
     """Its counts may be read while it works; the history is complete once the block has ended."""
 
     def __init__(self, cluster: Cluster, seed: int) -> None:
-        self._cluster = cluster
+        super().__init__(cluster)
         self._random = random.Random(seed)
-        self._stop = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="workload")
         self._began_s = time.monotonic()
         self.operations: list[Read | Write] = []
         self.room: list[Post | Look] = []
@@ -96,19 +89,15 @@ class Workload:
     def __enter__(self) -> Self:
         with self._cluster.client() as client:
             client.chat.create(ROOM)
-        self._thread.start()
-        return self
+        return super().__enter__()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join(JOIN_S)
-        if error is None:
-            assert not self._thread.is_alive(), "the clients do not end"
-            self._raise_failure()
+    @property
+    def acknowledgements(self) -> int:
+        return self.counts["done"]
 
-    # What tests wait for.
+    @property
+    def failures(self) -> int:
+        return self.counts["unknown"] + self.counts["refused"]
 
     @contextmanager
     def during(self, name: str) -> Iterator[None]:
@@ -119,34 +108,7 @@ class Workload:
         finally:
             self.windows.append(Window(name, began, self.now()))
 
-    def progress(self, writes: int) -> None:
-        """Wait until this many more writes were acknowledged."""
-        wanted = self.counts["done"] + writes
-        self._wait(f"{writes} more writes are acknowledged", lambda: self.counts["done"] >= wanted)
-
-    def trouble(self, failures: int) -> None:
-        """Wait until this many more writes ended without an answer that says what became of them."""
-        wanted = self._failures() + failures
-        self._wait(f"{failures} more writes end in trouble", lambda: self._failures() >= wanted)
-
-    def _failures(self) -> int:
-        return self.counts["unknown"] + self.counts["refused"]
-
-    def _wait(self, what: str, condition: Callable[[], bool]) -> None:
-        wait_until(what, lambda: self._failure is not None or condition(), PROGRESS_S)
-        self._raise_failure()
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-
     # The clients.
-
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._work())
-        except BaseException as failure:  # noqa: BLE001 - the test's own thread raises it
-            self._failure = failure
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -163,9 +125,9 @@ class Workload:
     async def _act(self, user: User) -> None:
         async with user.client:
             while not self._stop.is_set():
-                failures = self._failures() + self.failed_reads
+                failures = self.failures + self.failed_reads
                 await user.act()
-                failed = self._failures() + self.failed_reads > failures
+                failed = self.failures + self.failed_reads > failures
                 await asyncio.sleep(OUTAGE_REST_S if failed else REST_S)
 
     # The reckoning.

@@ -13,33 +13,30 @@ The version of a key counts its writes, so a write applied twice shows as versio
 is its number, so no increment is lost or doubled. Reads of a counter are linearizable: one that begins
 after version 7 was acknowledged or read must not see 6, whichever member answers.
 
-The writers run on a thread with an event loop of its own, so that tests are plain sequences. Half of
-them give up early, so that faults really produce unknown outcomes; the others hold on across a failover.
+Half of the writers give up early, so that faults really produce unknown outcomes; the others hold on across
+a failover.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import threading
 import time
 from collections import Counter
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
 from raftos.client import AsyncClient
 from raftos.client.kv import Item
 from raftos.errors import Conflict, NoQuorum, NotFound, NotReady, OutcomeUnknown, Unreachable
-from tests.cluster.daemons import Cluster, wait_until
+from tests.cluster.daemons import Cluster
+from tests.cluster.load import Load
 
 WRITERS = 6
 COUNTERS = 3
 PATIENT_S, IMPATIENT_S = 20.0, 0.6
 REST_S = 0.004
 """Between two writes of one writer: faults are the test, not the load."""
-JOIN_S = 30.0
 CERTAINLY_NOT = (NoQuorum, NotReady, Unreachable, Conflict)
 
 
@@ -49,15 +46,12 @@ class Written(msgspec.Struct, frozen=True):
     revision: int
 
 
-class Writers:
+class Writers(Load):
     """`with Writers(cluster, seed) as writers:` writes until the block ends, then `check()`."""
 
     def __init__(self, cluster: Cluster, seed: int) -> None:
-        self._cluster = cluster
+        super().__init__(cluster)
         self._random = random.Random(seed)
-        self._stop = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="writers")
         self.acknowledged: dict[str, Written] = {}
         self.unknown: dict[str, str] = {}
         self.counted: dict[str, dict[int, int]] = {counter: {} for counter in _counters()}
@@ -66,57 +60,17 @@ class Writers:
         self.refusals = 0
         self._seen: Counter[str] = Counter()
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join(JOIN_S)
-        if error is None:
-            assert not self._thread.is_alive(), "the writers do not end"
-            self._raise_failure()
-
-    # What tests wait for.
-
     @property
     def acknowledgements(self) -> int:
         return len(self.acknowledged) + sum(map(len, list(self.counted.values())))
 
-    def progress(self, writes: int) -> None:
-        """Wait until this many more writes were acknowledged."""
-        wanted = self.acknowledgements + writes
-        self._wait(f"{writes} more writes are acknowledged", lambda: self.acknowledgements >= wanted)
-
-    def trouble(self, failures: int) -> None:
-        """Wait until this many more writes ended without an acknowledgement."""
-        wanted = self._failures + failures
-        self._wait(f"{failures} more writes end in trouble", lambda: self._failures >= wanted)
-
     @property
-    def _failures(self) -> int:
+    def failures(self) -> int:
         return len(self.unknown) + self.maybe_counted.total() + self.refusals
-
-    def _wait(self, what: str, condition: object) -> None:
-        assert callable(condition)
-        wait_until(what, lambda: self._failure is not None or condition())
-        self._raise_failure()
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
 
     # The writers.
 
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._write_all())
-        except BaseException as failure:  # noqa: BLE001 - the test's own thread raises it
-            self._failure = failure
-
-    async def _write_all(self) -> None:
+    async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             for number in range(WRITERS):
                 group.create_task(self._write(number, random.Random(self._random.random())))

@@ -19,8 +19,7 @@ import pytest
 
 from raftos_cli.devcluster import Member
 from tests.cluster.daemons import wait_until
-from tests.cluster.faults import PROCESS_FAULTS, WRITES, Arena, Fault, drawn, inject_all, shuffled, together
-from tests.cluster.workload import Workload
+from tests.cluster.faults import MEANWHILE, PROCESS_FAULTS, Arena, Fault, inject_all, together
 from tests.network.namespaces import NetworkCluster, made_in
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
@@ -120,7 +119,7 @@ def bridge_beside_leader(arena: NetworkArena) -> Iterator[None]:
 @contextmanager
 def bridge_by_leader(arena: NetworkArena) -> Iterator[None]:
     """The followers do not see each other; the leader sees both."""
-    one, other, *_ = arena.cluster.followers()
+    one, other = arena.followers(2)
     with dropped(arena.network, both_ways(one, [other])):
         yield
 
@@ -150,6 +149,7 @@ def flapping_link(arena: NetworkArena) -> Iterator[None]:
             if arena.choice.random() < 0.5:
                 arena.network.cut(one, other)
             arena.moment(0.6)
+            arena.load.progress(MEANWHILE)
             arena.network.heal()
             arena.moment(0.4)
         yield
@@ -158,11 +158,16 @@ def flapping_link(arena: NetworkArena) -> Iterator[None]:
 @contextmanager
 def isolated_in_turn(arena: NetworkArena) -> Iterator[None]:
     """Leader after leader is cut off, the last one coming back as the next one goes."""
-    for _ in range(3):
-        with leader_isolated(arena):
-            pass
-        arena.moment(0.5)
-    yield
+    with healed(arena.network):
+        for _ in range(3):
+            leader, followers = arena.cluster.leader(), arena.cluster.followers()
+            arena.network.heal()
+            for follower in followers:
+                arena.network.cut(leader, follower)
+            arena.another_leads(leader)
+            arena.load.progress(MEANWHILE)
+            arena.moment(0.5)
+        yield
 
 
 PARTITIONS: dict[str, Fault[NetworkArena]] = {
@@ -197,14 +202,8 @@ def run(
     more: int | None,
     faults: Mapping[str, Fault[NetworkArena]] = PARTITIONS,
 ) -> None:
-    """Every fault once, and `more` by lot in the long form."""
-    choice = random.Random(seed)
-    with Workload(network, seed) as load:
-        load.progress(WRITES)
-        names = shuffled(faults, choice) if more is None else drawn(faults, choice, more)
-        arena = NetworkArena(network, load, choice, network, longer=1 if more is None else LONGER)
-        inject_all(arena, faults, names)
-    load.check()
+    longer = 1 if more is None else LONGER
+    inject_all(NetworkArena(network, seed, network, longer=longer), faults, more)
 
 
 def test_each_partition_once(networked: NetworkCluster) -> None:
