@@ -305,7 +305,7 @@ def test_a_damaged_one_that_somebody_holds_stays_until_it_is_wanted_later(pair: 
     assert (pair.leader.lost, pair.leader.store.newest) == (1, None)
 
 
-def unreadable(*_: object) -> bytes:
+def unreadable(name: str, offset: int, size: int) -> bytes:
     raise OSError(5, "Input/output error")
 
 
