@@ -163,5 +163,5 @@ def encode(configuration: Configuration) -> bytes:
 
 
 def decode(command: bytes) -> Configuration:
-    """The configuration in a log command. Raises `msgspec.MsgspecError` for anything else."""
+    """The configuration in a log command. Raises one of UNDECODABLE for what this version cannot read."""
     return _decoder.decode(command[1:])

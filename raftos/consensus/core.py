@@ -144,10 +144,10 @@ class Core:
             self.engine.configure(self.now, self.others, self.learners)
 
     def _configure(self) -> None:
-        self._mark = mark = self.journal.mark
+        mark = self.journal.mark
+        self.configuration = configuration = decode(mark.payload) if mark else self._first
         self.configuration_index = mark.index if mark else 0
         """Where in the log the configuration in force is; 0 for the first."""
-        self.configuration = configuration = decode(mark.payload) if mark else self._first
         self.voters = configuration.voters
         self.others = tuple(voter for voter in self.voters if voter != self.member_id)
         """The other voters: whose votes and confirmations are asked for, and count."""
@@ -157,6 +157,7 @@ class Core:
         self.majority = len(self.voters) // 2 + 1
         self.is_voter = self.member_id in self.voters
         self._away = frozenset(configuration.removed)
+        self._mark = mark
 
     @property
     def is_configuration_agreed(self) -> bool:

@@ -24,8 +24,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from raftos.consensus.configuration import CONFIGURATION
+from raftos.consensus.configuration import CONFIGURATION, decode
 from raftos.consensus.messages import Acknowledged, Append
+from raftos.errors import UNDECODABLE
 
 FIRST_INDEX = 1
 """The index of the first entry of every log: a no-op of term 0, the same on all members."""
@@ -77,16 +78,27 @@ class Admitted:
 
 
 def well_formed(append: Append) -> bool:
-    """Whether the entries are consecutive, in order of term and of kinds this version knows."""
+    """Whether the entries are consecutive, in order of term and of kinds this version can read."""
     index, term = append.prev_index, append.prev_term
     if index < FIRST_INDEX or append.commit_index < 0:
         return False
     for command, entry_index, entry_term in append.entries:
         if entry_index != index + 1 or not term <= entry_term <= append.term:
             return False
-        if not command or command[0] not in _KINDS:
+        if not command or (kind := command[0]) not in _KINDS:
+            return False
+        if kind == CONFIGURATION and not _is_readable(command):
             return False
         index, term = entry_index, entry_term
+    return True
+
+
+def _is_readable(command: bytes) -> bool:
+    """Whether a configuration can be decoded: it is in force from the moment it is in the log."""
+    try:
+        decode(command)
+    except UNDECODABLE:
+        return False
     return True
 
 

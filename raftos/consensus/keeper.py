@@ -22,19 +22,22 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import structlog
 
+from raftos.consensus.configuration import decode
 from raftos.consensus.core import Offer
 from raftos.consensus.courier import PIECE_BYTES, Courier
 from raftos.consensus.journal import Journal
 from raftos.consensus.messages import Message, SnapshotPiece, SnapshotWanted
 from raftos.consensus.replica import Replica
 from raftos.consensus.snapshots import Header, SnapshotStore, Stored, pieces_of
-from raftos.errors import NotReady, RaftosError
+from raftos.errors import UNDECODABLE, NotReady, RaftosError, StartupError
 from raftos.state.copying import Copied, restore_file
 from raftos.state.machine import Machine
 from raftos.state.place import COPY_NAME
+from raftos.state.storage import FORMAT, OLDEST_FORMAT
 
 RETRY_S = 5.0
 """After a snapshot could not be made (disk full), this long until the next try."""
+_MEND = "run a version that can, or stop this member and remove that file"
 
 log = structlog.get_logger("raftos.consensus")
 
@@ -75,11 +78,33 @@ class World(Protocol):
 
 
 def extract(snapshots: SnapshotStore, stored: Stored, folder: Path) -> Path:
-    """Put the state of a snapshot into a file beside the present one. Raises CorruptSnapshot, OSError."""
+    """Put the state of a snapshot into a file beside the present one.
+
+    Raises CorruptSnapshot, SnapshotFailed, StartupError, and leaves nothing.
+    """
+    refuse_unreadable(stored)
     header = stored.header
     return restore_file(
         snapshots.pieces(stored.name), folder, index=header.index, state_hash=header.state_hash
     )
+
+
+def refuse_unreadable(stored: Stored) -> None:
+    """Raise StartupError for a snapshot that this version could not go on from, before anything gives way."""
+    header = stored.header
+    if not OLDEST_FORMAT <= header.state_format <= FORMAT:
+        raise StartupError(
+            f"the snapshot {stored.name}, made by raftos {header.version}, has a state of format "
+            f"{header.state_format}, and this version reads {OLDEST_FORMAT} to {FORMAT}; {_MEND}"
+        )
+    try:
+        if header.configuration:
+            decode(header.configuration)
+    except UNDECODABLE as error:
+        raise StartupError(
+            f"the snapshot {stored.name}, made by raftos {header.version}, names its members in a way that "
+            f"this version cannot read ({error}); {_MEND}"
+        ) from error
 
 
 class HeldSnapshot:

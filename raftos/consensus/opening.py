@@ -10,6 +10,7 @@ step that concerns two of them can be cut short, and is finished here:
 | a damaged state that came from a snapshot | a bad disk                  | the snapshot replaces it |
 | a state beyond the journal                | log entries are missing     | the start is refused     |
 | a damaged snapshot beyond the journal     | a bad disk                  | the start is refused     |
+| a snapshot that is of another version     | an upgrade is under way     | the start is refused     |
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from pathlib import Path
 import structlog
 
 from raftos.config import Config
-from raftos.consensus.configuration import Configuration, Peer
+from raftos.consensus.configuration import Configuration, Peer, decode
 from raftos.consensus.journal import DiskFull, FileStorage, Identity, Journal, JournalFailed
-from raftos.consensus.keeper import extract
+from raftos.consensus.keeper import extract, refuse_unreadable
 from raftos.consensus.snapshots import CorruptSnapshot, SnapshotFailed, SnapshotStore, Stored
-from raftos.errors import StartupError
+from raftos.errors import UNDECODABLE, StartupError
 from raftos.state import place
 from raftos.state.machine import Machine
 from raftos.state.storage import StateIncomplete
@@ -74,8 +75,10 @@ def open_member(
         log.error("a snapshot is damaged", name=name, reason=why)
     newest = snapshots.newest
     if newest is not None and _is_ahead(journal, newest):
+        refuse_unreadable(newest)
         _require_sound(snapshots, newest)
         _begin_after(journal, newest)
+    _require_readable(journal)
     machine = _open_machine(state, open_machine, snapshots)
     try:
         if machine.applied_index < journal.first_index - 1:
@@ -166,6 +169,17 @@ def _restoring() -> Iterator[None]:
         ) from error
     except (CorruptSnapshot, SnapshotFailed) as error:
         raise StartupError(f"the state cannot be restored: {error.message}") from error
+
+
+def _require_readable(journal: Journal) -> None:
+    try:
+        if journal.mark is not None:
+            decode(journal.mark.payload)
+    except UNDECODABLE as error:
+        raise StartupError(
+            f"the log names the members of the cluster in a way that this version cannot read ({error}); "
+            "start the version that ran here before, or a newer one"
+        ) from error
 
 
 def _require_whole(journal: Journal, machine: Machine) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raftos.consensus.configuration import CONFIGURATION, Configuration, encode
 from raftos.consensus.guard import (
     Admitted,
     Rules,
@@ -22,6 +24,7 @@ from tests.unit.consensus.wire import Wire
 
 TERM = 9
 COMMAND = b"\x00command"
+WITNESS = bytes((CONFIGURATION,)) + msgspec.msgpack.encode([[["d", "h:1", "witness"]], []])
 Entries = list[tuple[bytes, int, int]]
 
 
@@ -181,6 +184,9 @@ MALFORMED = [
     pytest.param(Append(TERM, 0, 5, 2, [(b"", 6, 3)]), id="an empty command"),
     pytest.param(Append(TERM, 0, 5, 2, [(b"\x02add", 6, 3)]), id="PySyncObj's membership command"),
     pytest.param(Append(TERM, 0, 5, 2, [(b"\x03ver", 6, 3)]), id="PySyncObj's version command"),
+    pytest.param(Append(TERM, 0, 5, 2, [(b"\x10garbage", 6, 3)]), id="a configuration that is none"),
+    pytest.param(Append(TERM, 0, 5, 2, [(WITNESS, 6, 3)]), id="a standing of a later version"),
+    pytest.param(Append(TERM, 0, 5, 2, [(b"\x10\x92\x91\x93\xa1\xff", 6, 3)]), id="an id that is no text"),
 ]
 
 
@@ -193,6 +199,7 @@ def test_a_plain_append_and_a_heartbeat_are_well_formed() -> None:
     assert well_formed(append(5, 2, 2, 3, TERM))
     assert well_formed(Append(TERM, 5, 5, 2, []))
     assert well_formed(Append(TERM, 5, 5, 2, [(b"\x01", 6, TERM)]))
+    assert well_formed(Append(TERM, 5, 5, 2, [(encode(Configuration.of("abc")), 6, TERM)]))
 
 
 def test_a_malformed_append_reaches_neither_engine_nor_log() -> None:
@@ -206,6 +213,18 @@ def test_a_malformed_append_reaches_neither_engine_nor_log() -> None:
     wire.step("b")
     assert journal.last_index == last
     assert not wire.frames
+
+
+def test_a_configuration_that_cannot_be_read_is_not_taken_for_the_one_in_force() -> None:
+    """However often it is looked at, and wherever it came from."""
+    wire = Wire()
+    wire.elect("a")
+    core, journal = wire["b"].core, wire.members["b"].journal
+    journal.append(WITNESS, journal.last_index + 1, core.term)
+    for _ in range(2):
+        with pytest.raises(msgspec.ValidationError):
+            core.adopt()
+    assert core.configuration_index == 0
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import pytest
 from raftos.config import Config
 from raftos.consensus.configuration import Configuration
 from raftos.consensus.driver import Driver
+from raftos.consensus.journal import Journal
 from raftos.consensus.keeper import Keeper, Policy
 from raftos.consensus.messages import Message, SnapshotWanted
 from raftos.consensus.replica import Replica
@@ -226,6 +227,20 @@ def test_a_member_that_is_not_trusted_makes_no_snapshot_even_if_asked(tmp_path: 
     run(scenario())
 
 
+def replica_of(journal: Journal) -> Replica:
+    """One of three that has applied nothing yet."""
+    return Replica(
+        member_id="a",
+        configuration=Configuration.of("abc"),
+        journal=journal,
+        applied_index=0,
+        time_ms=0,
+        wall_ms=0,
+        now=0.0,
+        random=Random(0),
+    )
+
+
 class AtOnce:
     """What a keeper needs done, done as it is asked for."""
 
@@ -233,7 +248,11 @@ class AtOnce:
         self._machine, self._replica = machine, replica
 
     def work(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        done(job())
+        try:
+            value = job()
+        except RaftosError as error:
+            value = error
+        done(value)
 
     def exchange(self, path: Path, stored: Stored) -> None:
         self._machine.replace(path)
@@ -266,16 +285,7 @@ def test_a_snapshot_begun_before_the_state_was_found_wrong_is_not_kept(tmp_path:
 def test_who_installs_again_and_again_keeps_no_more_snapshots_than_it_should(tmp_path: Path) -> None:
     """It may never get as far as making one of its own, and its disk would fill up."""
     with test_opening.opened(tmp_path / "a") as parts:
-        replica = Replica(
-            member_id="a",
-            configuration=Configuration.of("abc"),
-            journal=parts.journal,
-            applied_index=0,
-            time_ms=0,
-            wall_ms=0,
-            now=0.0,
-            random=Random(0),
-        )
+        replica = replica_of(parts.journal)
         world = AtOnce(parts.machine, replica)
         keeper = Keeper(world, parts.snapshots, parts.journal, parts.machine, replica, Policy(keep=2))
         for count in (10, 20, 30, 40):
@@ -285,6 +295,22 @@ def test_who_installs_again_and_again_keeps_no_more_snapshots_than_it_should(tmp
             keeper._arrived(incoming.complete())
         assert parts.machine.applied_index == 41
         assert [stored.header.index for stored in parts.snapshots.all()] == [41, 31]
+
+
+@pytest.mark.parametrize("changes", test_opening.OTHER_VERSIONS)
+def test_a_snapshot_of_another_version_changes_nothing(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """The state and the log go on as they are, and whatever the leader offers next may be fetched."""
+    with test_opening.opened(tmp_path / "a") as parts:
+        replica = replica_of(parts.journal)
+        world = AtOnce(parts.machine, replica)
+        keeper = Keeper(world, parts.snapshots, parts.journal, parts.machine, replica, Policy())
+        [file] = test_opening.giver(tmp_path / "b", **changes).iterdir()
+        incoming = parts.snapshots.incoming(file.name, file.stat().st_size)
+        incoming.write(0, file.read_bytes())
+        keeper._arrived(incoming.complete())
+        assert (parts.machine.applied_index, parts.journal.last_index) == (0, 1)
+        assert not (parts.machine.folder / "incoming.sqlite3").exists()
+        assert keeper.courier._fetch is None
 
 
 def test_a_damaged_snapshot_is_replaced_at_once(tmp_path: Path) -> None:

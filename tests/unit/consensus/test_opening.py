@@ -8,7 +8,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from raftos.config import Config, Voter
@@ -23,6 +25,7 @@ from raftos.state import place
 from raftos.state.command import encode_entry, encode_request, new_request_id
 from raftos.state.domains.kv import Get, Put
 from raftos.state.machine import Machine
+from raftos.state.storage import FORMAT, OLDEST_FORMAT
 
 EPOCH_MS = 1_700_000_000_000
 CONFIGURATION = encode(Configuration.of("abc"))
@@ -63,7 +66,8 @@ def fill(parts: Opened, count: int, *, term: int = 1) -> None:
     parts.machine.sync()
 
 
-def snapshot(parts: Opened, folder: Path, *, term: int = 1) -> Stored:
+def snapshot(parts: Opened, folder: Path, *, term: int = 1, **changes: Any) -> Stored:
+    """A snapshot of all that is applied, whose header may say something else."""
     copied = parts.machine.copy_to(folder / "copy.sqlite3")
     header = Header(
         "cluster",
@@ -78,6 +82,7 @@ def snapshot(parts: Opened, folder: Path, *, term: int = 1) -> Stored:
         "1.0",
         0,
     )
+    header = msgspec.structs.replace(header, **changes)
     return parts.snapshots.write(header, pieces_of(folder / "copy.sqlite3"))
 
 
@@ -90,11 +95,11 @@ def value(machine: Machine) -> bytes:
     return found
 
 
-def giver(folder: Path, count: int = 30, *, term: int = 1) -> Path:
+def giver(folder: Path, count: int = 30, *, term: int = 1, **changes: Any) -> Path:
     """The snapshots of a member that has applied so much."""
     with opened(folder) as parts:
         fill(parts, count, term=term)
-        snapshot(parts, folder, term=term)
+        snapshot(parts, folder, term=term, **changes)
     return folder / "snapshots"
 
 
@@ -257,6 +262,40 @@ def test_the_journal_does_not_give_way_to_a_damaged_snapshot(tmp_path: Path) -> 
     file.unlink()
     with opened(tmp_path / "a") as parts:
         assert parts.journal.last_index == parts.machine.applied_index == 6
+
+
+OTHER_VERSIONS: list[dict[str, Any]] = [
+    {"state_format": FORMAT + 1},
+    {"state_format": OLDEST_FORMAT - 1},
+    {"configuration": encode(Configuration.of("abc")).replace(b"voter", b"ghost")},
+    {"configuration": b"\x10\x92\x91\x93\xa1\xff"},
+]
+"""What the header of a snapshot says that another version of raftos made."""
+
+
+@pytest.mark.parametrize("changes", OTHER_VERSIONS)
+def test_the_journal_does_not_give_way_to_a_snapshot_of_another_version(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """In an upgrade a newer leader may have sent it; the journal is all the older one can go on from."""
+    with opened(tmp_path / "a") as parts:
+        fill(parts, 5)
+    shutil.copytree(giver(tmp_path / "b", **changes), tmp_path / "a" / "snapshots", dirs_exist_ok=True)
+    with pytest.raises(StartupError, match="run a version that can"), opened(tmp_path / "a"):
+        pass
+    [file] = (tmp_path / "a" / "snapshots").iterdir()
+    file.unlink()
+    with opened(tmp_path / "a") as parts:
+        assert parts.journal.last_index == parts.machine.applied_index == 6
+
+
+def test_a_log_whose_members_cannot_be_read_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with opened(tmp_path / "a") as parts:
+        fill(parts, 5)
+        parts.journal.append(b"\x10garbage", 7, 1)
+        write_now(parts.journal)
+    with pytest.raises(StartupError, match="start the version that ran here"), opened(tmp_path / "a"):
+        pass
 
 
 # Disks that do not do what they are asked for.
