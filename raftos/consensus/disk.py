@@ -29,13 +29,12 @@ _DECAY = 0.9
 class Disk:
     """Runs `write` jobs, one at a time, and calls `done(failure)` where the caller lives.
 
-    `call_soon` brings a call back from the thread (`loop.call_soon_threadsafe`). Jobs raise only
-    the exceptions in `failures`.
+    `call_soon` brings a call back from the thread (`loop.call_soon_threadsafe`). Whatever a job raises is
+    its failure: a thread that ended would leave its owner waiting for ever.
     """
 
-    def __init__(self, call_soon: Callable[..., object], failures: tuple[type[Exception], ...]) -> None:
+    def __init__(self, call_soon: Callable[..., object]) -> None:
         self._call_soon = call_soon
-        self._failures = failures
         self._typical_s = 0.0
         """What a sync takes, on average lately."""
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -74,7 +73,7 @@ class Disk:
     def _tried(self, job: Callable[[], None]) -> Exception | None:
         try:
             job()
-        except self._failures as failure:
+        except Exception as failure:  # noqa: BLE001 - see above
             return failure
         return None
 

@@ -29,7 +29,7 @@ from raftos.consensus.calls import Calls, Handover, LeaderCall, chunks, decode_c
 from raftos.consensus.configuration import Change, Configuration, encode
 from raftos.consensus.core import Output, Timings
 from raftos.consensus.disk import Disk
-from raftos.consensus.journal import DiskFull, JournalFailed, Write
+from raftos.consensus.journal import DiskFull, Write
 from raftos.consensus.keeper import HeldSnapshot, Keeper, Policy
 from raftos.consensus.messages import Answered, Asked, Malformed, Message, SnapshotPiece, SnapshotWanted
 from raftos.consensus.opening import Opened, first_configuration
@@ -133,7 +133,7 @@ class Driver:
             build=self._version,
         )
         self._questions = Questions(self._transport.send, self._answer)
-        self._disk = Disk(self._loop.call_soon_threadsafe, (DiskFull, JournalFailed))
+        self._disk = Disk(self._loop.call_soon_threadsafe)
         self._worker = Worker(self._fail)
         self._keeper = Keeper(
             self,

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
+import structlog
 
 from raftos.consensus import messages
 from raftos.consensus.messages import Answered, Asked, Malformed
@@ -18,6 +19,8 @@ from raftos.errors import UNDECODABLE, RaftosError, Unreachable, error_for
 
 Answer = Callable[[str, int, bytes], Awaitable[bytes]]
 """`answer(peer, channel, body)` raises RaftosError for a refusal."""
+
+log = structlog.get_logger("raftos.consensus")
 
 
 class Questions:
@@ -66,10 +69,19 @@ class Questions:
 
     async def _reply(self, peer: str, generation: int, message: Asked) -> None:
         try:
-            reply = Answered(message.id, False, await self._answer(peer, message.channel, message.body))
+            body = await self._answer(peer, message.channel, message.body)
+            self._send(peer, generation, [messages.encode(Answered(message.id, False, body))])
         except RaftosError as error:
-            reply = Answered(message.id, True, msgspec.msgpack.encode((error.code, error.message)))
-        self._send(peer, generation, [messages.encode(reply)])
+            self._refuse(peer, generation, message.id, error)
+        except Exception:
+            # Whatever it is: without a word the asker would wait in vain.
+            log.exception("a question cannot be answered", peer=peer, channel=message.channel)
+            sentence = "the member that was asked could not answer; its log says why"
+            self._refuse(peer, generation, message.id, Unreachable(sentence))
+
+    def _refuse(self, peer: str, generation: int, question: int, error: RaftosError) -> None:
+        body = msgspec.msgpack.encode((error.code, error.message))
+        self._send(peer, generation, [messages.encode(Answered(question, True, body))])
 
     def stop(self) -> None:
         for task in self._answering:

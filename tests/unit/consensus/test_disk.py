@@ -20,7 +20,7 @@ class Owner:
 
     def __init__(self) -> None:
         self.calls: queue.SimpleQueue[Done] = queue.SimpleQueue()
-        self.disk = Disk(lambda call, *values: self.calls.put(lambda: call(*values)), (DiskFull,))
+        self.disk = Disk(lambda call, *values: self.calls.put(lambda: call(*values)))
         self.ended: list[tuple[str, Exception | None]] = []
 
     def write(self, size_bytes: int = 100, slow_s: float = 0.0, failure: Exception | None = None) -> None:
@@ -115,4 +115,15 @@ def test_stopping_finishes_what_was_given(owner: Owner) -> None:
     owner.wait()
     owner.wait()
     assert [failure for _, failure in owner.ended] == [None, None]
-    owner.disk = Disk(lambda *_: None, ())  # for the fixture to stop
+    owner.disk = Disk(lambda *_: None)  # for the fixture to stop
+
+
+@pytest.mark.parametrize("size_bytes", [100, SMALL_BYTES + 1])
+def test_whatever_a_write_fails_with_is_told_and_the_next_one_is_done(owner: Owner, size_bytes: int) -> None:
+    """A bug must not end the thread in silence: its owner would wait for ever."""
+    bug = KeyError("bug")
+    owner.write(size_bytes, failure=bug)
+    owner.write(SMALL_BYTES + 1)
+    while len(owner.ended) < 2:
+        owner.wait()
+    assert [failure for _, failure in owner.ended] == [bug, None]
