@@ -230,13 +230,13 @@ def test_a_member_that_is_not_trusted_makes_no_snapshot_even_if_asked(tmp_path: 
     run(scenario())
 
 
-def replica_of(journal: Journal) -> Replica:
-    """One of three that has applied nothing yet."""
+def replica_of(journal: Journal, applied_index: int = 0) -> Replica:
+    """One of three."""
     return Replica(
         member_id="a",
         configuration=Configuration.of("abc"),
         journal=journal,
-        applied_index=0,
+        applied_index=applied_index,
         time_ms=0,
         wall_ms=0,
         now=0.0,
@@ -319,16 +319,7 @@ def test_a_snapshot_being_written_while_the_state_is_found_wrong_is_not_kept(tmp
 def following(folder: Path) -> Iterator[tuple[Opened, Keeper, AtOnce]]:
     """A member that follows, its keeper, and what is done for that."""
     with test_opening.opened(folder) as parts:
-        replica = Replica(
-            member_id="a",
-            configuration=Configuration.of("abc"),
-            journal=parts.journal,
-            applied_index=parts.machine.applied_index,
-            time_ms=0,
-            wall_ms=0,
-            now=0.0,
-            random=Random(0),
-        )
+        replica = replica_of(parts.journal, parts.machine.applied_index)
         world, policy = AtOnce(parts.machine, replica), Policy(keep=2)
         yield parts, Keeper(world, parts.snapshots, parts.journal, parts.machine, replica, policy), world
 
@@ -351,7 +342,7 @@ def test_who_installs_again_and_again_keeps_no_more_snapshots_than_it_should(tmp
 
 
 @pytest.mark.parametrize("changes", test_opening.OTHER_VERSIONS)
-def test_a_snapshot_of_another_version_changes_nothing(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_a_snapshot_of_another_version_changes_nothing(tmp_path: Path, changes: dict[str, Any]) -> None:
     """The state and the log go on as they are, and whatever the leader offers next may be fetched."""
     with test_opening.opened(tmp_path / "a") as parts:
         replica = replica_of(parts.journal)

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -68,7 +69,7 @@ def fill(parts: Opened, count: int, *, term: int = 1) -> None:
     parts.machine.sync()
 
 
-def snapshot(parts: Opened, folder: Path, *, term: int = 1, **changes: object) -> Stored:
+def snapshot(parts: Opened, folder: Path, *, term: int = 1, **changes: Any) -> Stored:
     """A snapshot of all that is applied, whose header may say something else."""
     copied = parts.machine.copy_to(folder / "copy.sqlite3")
     header = Header(
@@ -97,7 +98,7 @@ def value(machine: Machine) -> bytes:
     return found
 
 
-def giver(folder: Path, count: int = 30, *, term: int = 1, **changes: object) -> Path:
+def giver(folder: Path, count: int = 30, *, term: int = 1, **changes: Any) -> Path:
     """The snapshots of a member that has applied so much."""
     with opened(folder) as parts:
         fill(parts, count, term=term)
@@ -309,7 +310,7 @@ def test_the_journal_does_not_give_way_to_a_damaged_snapshot(tmp_path: Path) -> 
         assert parts.journal.last_index == parts.machine.applied_index == 6
 
 
-OTHER_VERSIONS: list[dict[str, object]] = [
+OTHER_VERSIONS: list[dict[str, Any]] = [
     {"state_format": FORMAT + 1},
     {"state_format": OLDEST_FORMAT - 1},
     {"configuration": encode(Configuration.of("abc")).replace(b"voter", b"ghost")},
@@ -320,7 +321,7 @@ OTHER_VERSIONS: list[dict[str, object]] = [
 
 @pytest.mark.parametrize("changes", OTHER_VERSIONS)
 def test_the_journal_does_not_give_way_to_a_snapshot_of_another_version(
-    tmp_path: Path, changes: dict[str, object]
+    tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     """In an upgrade a newer leader may have sent it; the journal is all the older one can go on from."""
     with opened(tmp_path / "a") as parts:
