@@ -36,7 +36,7 @@ from itertools import takewhile
 import msgspec
 
 from raftos.consensus.base import Consensus
-from raftos.errors import InvalidInput, LimitReached, RaftosError
+from raftos.errors import UNDECODABLE, InvalidInput, LimitReached, RaftosError
 from raftos.state.limits import check_name, check_number, check_text
 
 MAX_TTL_MS = 60_000
@@ -213,7 +213,7 @@ class Beacons:
         """Take in what a peer's clients announced; the answer confirms it. Raises InvalidInput."""
         try:
             told = _decode_told(body)
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             raise InvalidInput(f"this version cannot read the peer's beacons: {error}") from error
         now_s = self._now()
         for each in told:
@@ -266,7 +266,7 @@ class Beacons:
         try:
             answer = await self._consensus.ask(peer_id, b"%b %b" % (ASK, body), TELL_TIMEOUT_S)
             confirmed = _decode_confirmed(answer)
-        except (RaftosError, TimeoutError, msgspec.MsgspecError):
+        except (RaftosError, TimeoutError, *UNDECODABLE):
             return  # It is gone, or of another version: a later beat tries again.
         peer = self._peers.setdefault(peer_id, _Peer(confirmed.life))
         if peer.life != confirmed.life:

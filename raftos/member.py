@@ -29,6 +29,7 @@ from raftos import beacons
 from raftos.config import Config
 from raftos.consensus.base import Consensus, Handler
 from raftos.errors import (
+    UNDECODABLE,
     Conflict,
     Expired,
     Fault,
@@ -309,7 +310,7 @@ class Member:
         """The leader found that this state is wrong; only a difference that is really here counts."""
         try:
             verdict = decode_verdict(content)
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             raise InvalidInput("this version does not understand the verdict") from error
         if peer_id == self.consensus.status().leader_id:
             self._heed(verdict)

@@ -21,7 +21,7 @@ import structlog
 from raftos.alarms import Heard, Picture, raised
 from raftos.config import Config
 from raftos.consensus.base import Consensus, Role, Status
-from raftos.errors import RaftosError, Unavailable
+from raftos.errors import UNDECODABLE, RaftosError, Unavailable
 from raftos.reports import (
     Alarm,
     Judgement,
@@ -91,7 +91,7 @@ class Overview:
         asked_ms, asked_s = wall_ms(), time.monotonic()
         try:
             report = decode_report(await self._consensus.ask(member_id, ASK_REPORT, ASK_TIMEOUT_S))
-        except (Unavailable, TimeoutError, msgspec.MsgspecError):
+        except (Unavailable, TimeoutError, *UNDECODABLE):
             return None  # Whatever the reason, it did not answer: the caller lists it so.
         half_ms = int((time.monotonic() - asked_s) * 500) + 1
         if report.wall_ms is None:

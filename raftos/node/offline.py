@@ -35,7 +35,7 @@ from raftos.consensus.journal.storage import FileStorage
 from raftos.consensus.opening import first_configuration
 from raftos.consensus.recovery import make_sole_voter
 from raftos.durable import sync_folder
-from raftos.errors import InvalidInput, RaftosError, StartupError
+from raftos.errors import UNDECODABLE, InvalidInput, RaftosError, StartupError
 from raftos.node.directory import DataDirectory
 from raftos.state.copying import refuse_unfit
 from raftos.state.rehome import adopt
@@ -157,7 +157,12 @@ def inspect(file: Path) -> Inspected:
 
 
 def _members_in(configuration: bytes) -> list[dict[str, str]]:
-    peers = decode(configuration).peers if configuration else ()
+    try:
+        peers = decode(configuration).peers if configuration else ()
+    except UNDECODABLE as error:
+        raise InvalidInput(
+            f"this version of raftos cannot read who belongs to the cluster: {error}"
+        ) from error
     return [{"id": peer.id, "address": peer.address, "standing": str(peer.standing)} for peer in peers]
 
 
