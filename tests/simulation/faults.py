@@ -218,7 +218,7 @@ class MembershipFaults(Faults):
         if known is not None and known.peer(add.id) is not None:
             return
         self.world.change(add)
-        if not self.world.healed:
+        if self.world.healed_at is None:
             self._later(1.0, lambda: self._ask_to_join(add))
 
     def _promote(self) -> bool:
