@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from raftos.consensus.guard import Rules
+from raftos.consensus.messages import SnapshotPiece
 from tests.simulation.care import Care
+from tests.simulation.faults import DiskFaults, MemberFaults, WireFaults
 from tests.simulation.named_seeds import NAMED_SEEDS, NamedSeed
 from tests.simulation.plan import USUAL_WEIGHTS, drawn
 from tests.simulation.schedules import SCHEDULES
+from tests.simulation.world import World
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.timeout(200)
@@ -117,6 +120,37 @@ def test_seeds_differ_in_the_faults_that_they_use() -> None:
     assert {name for plan in plans for name in plan.weights} == USUAL_WEIGHTS.keys()
     assert {plan.members for plan in plans} == {1, 3, 5}
     assert plans == [drawn(seed) for seed in range(300)]
+
+
+def test_a_fault_that_finds_nothing_to_strike_does_not_count(tmp_path: Path) -> None:
+    """Where all members are down, only wall clocks can still do harm."""
+    world = World(1, tmp_path)
+    try:
+        for name in world.names:
+            world.lives.crash(name)
+        struck = {
+            name
+            for faults in (WireFaults, MemberFaults, DiskFaults)
+            for name, strike in faults(world).all().items()
+            if strike()
+        }
+    finally:
+        world.stop()
+    assert struck == {"wall clock"}
+
+
+def test_a_snapshot_counts_as_spoilt_if_a_piece_of_it_was(tmp_path: Path) -> None:
+    """Not for as long as nothing travels."""
+    world = World(1, tmp_path)
+    try:
+        strike = DiskFaults(world).all()["spoilt snapshot"]
+        for piece in (b"", b"some bytes"):
+            assert not strike()
+            world.wires._maybe_spoilt(SnapshotPiece(2, 1, 0, piece))
+            world.run(2.0)
+    finally:
+        world.stop()
+    assert world.faults == {"spoilt snapshot": 1}
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
