@@ -286,6 +286,14 @@ class DevCluster:
         for child in self._children:
             child.poll()
 
+    def _reap_all(self, members: Sequence[Member]) -> None:
+        """Wait for children that were killed: one that is about to end has lost its command line already."""
+        killed = {member.pid for member in members}
+        for child in self._children:
+            if child.pid in killed:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(STOP_GRACE_S)
+
     def state(self, member: Member) -> State:
         process = self.process(member)
         try:
@@ -345,6 +353,7 @@ class DevCluster:
         for member in chosen:
             self.send(member, signal.SIGKILL)
         self._wait_dead(chosen, STOP_GRACE_S)
+        self._reap_all(chosen)
 
     def stop(self, members: Iterable[Member]) -> None:
         """End members in good order; those that have not ended after the grace are killed."""

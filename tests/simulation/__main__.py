@@ -7,6 +7,7 @@ python -m tests.simulation --seed 17 --trace           one seed, every event
 python -m tests.simulation --seeds 60 --without trim_held   show what a repair, or a care, is good for
 python -m tests.simulation --seeds 60 --without 10     the same, by the number of a finding about PySyncObj
 python -m tests.simulation --without list              all findings, repairs and cares, and what shows each
+python -m tests.simulation --schedule bridge           a directed schedule, whole or with something left out
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import time
 
 from raftos.consensus.guard import Rules
 from tests.simulation.care import Care
+from tests.simulation.history import Violation
 from tests.simulation.plan import drawn
 from tests.simulation.repairs import CARES, RULES, listing, nothing_to_leave_out, numbered
-from tests.simulation.schedules import found, left_out
+from tests.simulation.schedules import SCHEDULES, found, left_out
 from tests.simulation.search import Settings, Summary, command, search, silence
 
 
@@ -39,12 +41,25 @@ def main() -> int:
             name = repair.name
         if name not in {*RULES, *CARES}:
             sys.exit(f"there is no repair or care {name!r}; see --without list")
-        if finding := found(name):
+        if arguments.schedule is None and (finding := found(name)):
             print(f"without {name}: the directed schedule found: {finding}")
             return 1
     rules, care = left_out(name) if name else (Rules(), Care())
+    if arguments.schedule is not None:
+        return _follow(arguments.schedule, rules, care)
     settings = Settings(rules, care, arguments.members, arguments.trace)
     return _search(_seeds(arguments), settings, arguments.jobs, name)
+
+
+def _follow(schedule: str, rules: Rules, care: Care) -> int:
+    """One directed schedule; what it finds."""
+    try:
+        SCHEDULES[schedule].run(rules, care)
+    except Violation as violation:
+        print(f"{schedule}: {violation}")
+        return 1
+    print(f"{schedule}: no violation")
+    return 0
 
 
 def _seeds(arguments: argparse.Namespace) -> list[int]:
@@ -67,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes")
     parser.add_argument("--trace", action="store_true", help="print every event")
     parser.add_argument("--without", metavar="NAME|NUMBER|list", help="leave one repair or care out")
+    parser.add_argument("--schedule", metavar="TITLE", choices=SCHEDULES, help="run a directed schedule")
     return parser
 
 

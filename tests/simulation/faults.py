@@ -1,7 +1,8 @@
 """What is done to a cluster: to its wires, its members and its disks. Each fault ends by itself.
 
-A fault says whether it could happen; only those are counted. `nemesis.py` chooses among them. Transfers of
-leadership and doubled frames are no faults, but find some.
+A fault says whether it found anything to strike: a member that is up, a link, a leader to ask. Only those are
+counted. `nemesis.py` chooses among them. Transfers of leadership and doubled frames are no faults, but find
+some.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ class Faults:
     def _others(self, name: str) -> list[str]:
         return [other for other in self.world.names if other != name]
 
+    def _is_up(self, name: str) -> bool:
+        return self.world.nodes[name].up
+
 
 class WireFaults(Faults):
     """Links that are cut, stall, bounce, or deliver twice. A cluster of one has none."""
@@ -61,21 +65,24 @@ class WireFaults(Faults):
         one, other = self.random.sample(names, 2)
         return one, other
 
-    def _cut_for(self, longest: float, a: str, b: str) -> None:
+    def _is_linked(self, a: str, b: str) -> bool:
+        return frozenset((a, b)) in self.world.wires.links
+
+    def _cut_for(self, longest: float, a: str, b: str) -> bool:
+        """No link from now on; whether there was one."""
+        linked = self._is_linked(a, b)
         self.world.wires.cut_pair(a, b)
         self._later(longest, lambda: self.world.wires.heal_pair(a, b))
+        return linked
 
     def _cut(self) -> bool:
         pair = self._pair()
-        if pair:
-            self._cut_for(2.0, *pair)
-        return bool(pair)
+        return pair is not None and self._cut_for(2.0, *pair)
 
     def _isolate(self) -> bool:
         name = self._member()
-        for other in self._others(name):
-            self._cut_for(2.0, name, other)
-        return bool(self._others(name))
+        linked = [self._cut_for(2.0, name, other) for other in self._others(name)]
+        return any(linked)
 
     def _halves(self) -> bool:
         """Two groups that do not see each other; at times neither is a majority of those who are up."""
@@ -89,49 +96,53 @@ class WireFaults(Faults):
         names = self.random.sample(self.world.names, len(self.world.names))[seen_by_both:]
         half = len(names) // 2
         longest = self.random.choice((1.0, 4.0))
-        for one, other in itertools.product(names[:half], names[half:]):
-            self._cut_for(longest, one, other)
-        return half > 0
+        pairs = itertools.product(names[:half], names[half:])
+        linked = [self._cut_for(longest, one, other) for one, other in pairs]
+        return any(linked)
 
     def _flap(self) -> bool:
         """One link is cut and heals, many times in a row."""
         pair = self._pair()
-        if pair:
-            period_s = self.random.choice((0.01, 0.05, 0.2))
-            for number in range(self.random.randint(5, 30)):
-                at = number * period_s
-                self.world.after(at, lambda: self.world.wires.cut_pair(*pair))
-                self.world.after(at + 0.5 * period_s, lambda: self.world.wires.heal_pair(*pair))
-        return bool(pair)
+        if pair is None:
+            return False
+        linked = self._is_linked(*pair)
+        period_s = self.random.choice((0.01, 0.05, 0.2))
+        for number in range(self.random.randint(5, 30)):
+            at = number * period_s
+            self.world.after(at, lambda: self.world.wires.cut_pair(*pair))
+            self.world.after(at + 0.5 * period_s, lambda: self.world.wires.heal_pair(*pair))
+        return linked
 
-    def _stall_for(self, longest: float, sender: str, receiver: str) -> None:
+    def _stall_for(self, longest: float, sender: str, receiver: str) -> bool:
+        """Whether there is a link."""
         self.world.wires.stall(sender, receiver)
         self._later(longest, lambda: self.world.wires.unstall(sender, receiver))
+        return self._is_linked(sender, receiver)
 
     def _stall_pair(self, longest: float) -> bool:
         pair = self._pair()
-        if pair:
-            self._stall_for(longest, *pair)
-        return bool(pair)
+        return pair is not None and self._stall_for(longest, *pair)
 
     def _stall_member(self, *, hears: bool) -> bool:
         """A member hears everybody and is heard by nobody, or the other way round."""
         name = self._member()
-        for other in self._others(name):
-            self._stall_for(5.0, *((name, other) if hears else (other, name)))
-        return bool(self._others(name))
+        ways = [(name, other) if hears else (other, name) for other in self._others(name)]
+        linked = [self._stall_for(5.0, *way) for way in ways]
+        return any(linked)
 
     def _bounce(self) -> bool:
         pair = self._pair()
-        if pair:
-            self.world.wires.close_link(*pair)
-            self._later(0.02, lambda: self.world.wires.connect(*pair))
-        return bool(pair)
+        if pair is None:
+            return False
+        linked = self._is_linked(*pair)
+        self.world.wires.close_link(*pair)
+        self._later(0.02, lambda: self.world.wires.connect(*pair))
+        return linked
 
     def _duplicate(self) -> bool:
         self.world.wires.duplicating = True
         self._later(2.0, self._duplicate_no_more)
-        return len(self.world.names) > 1
+        return bool(self.world.wires.links)
 
     def _duplicate_no_more(self) -> None:
         self.world.wires.duplicating = False
@@ -152,36 +163,42 @@ class MemberFaults(Faults):
 
     def _crash(self) -> bool:
         name = self._member()
+        was_up = self._is_up(name)
         self.world.lives.crash(name)
         self._later(1.5, lambda: self.world.lives.start(name))
-        return True
+        return was_up
 
     def _kill(self) -> bool:
         name = self._member()
+        was_up = self._is_up(name)
         self.world.lives.kill(name)
         self._later(0.5, lambda: self.world.lives.start(name))
-        return True
+        return was_up
 
     def _crash_all(self) -> bool:
+        was_up = any(self._is_up(name) for name in self.world.names)
         for name in self.world.names:
             self.world.lives.crash(name)
             self._later(0.5, lambda name=name: self.world.lives.start(name))  # type: ignore[misc]
-        return True
+        return was_up
 
     def _pause(self) -> bool:
         name = self._member()
-        if self.world.nodes[name].paused:
+        node = self.world.nodes[name]
+        if node.paused:
             return False
         self.world.lives.pause(name)
         self._later(2.0, lambda: self.world.lives.resume(name))
-        return True
+        return node.up
 
     def _wall_clock(self) -> bool:
         """It jumps by hours, forwards or backwards; and is looked at when the member starts again."""
         name = self._member()
         jump_ms = self.random.randint(-WALLS_DIFFER_MS, WALLS_DIFFER_MS)
         self.world.lives.walls_ms[name] = CLUSTER_EPOCH_MS + jump_ms
-        return self._kill() if self.random.random() < 0.3 else True
+        if self.random.random() < 0.3:
+            self._kill()
+        return True
 
     def _transfer(self) -> bool:
         leader = self.world.leader()
@@ -218,7 +235,7 @@ class MembershipFaults(Faults):
         if known is not None and known.peer(add.id) is not None:
             return
         self.world.change(add)
-        if not self.world.healed:
+        if self.world.healed_at is None:
             self._later(1.0, lambda: self._ask_to_join(add))
 
     def _promote(self) -> bool:
@@ -250,13 +267,13 @@ class DiskFaults(Faults):
         name, slow = self._member(), self.world.disks.slow
         slow[name] = self.random.choice((0.05, 0.3, 0.9, 2.5))
         self._later(1.5, lambda: slow.pop(name, None))
-        return True
+        return self._is_up(name)
 
     def _full(self, full: set[str]) -> bool:
         name = self._member()
         full.add(name)
         self._later(2.0, lambda: full.discard(name))
-        return True
+        return self._is_up(name)
 
     def _failed_sync(self) -> bool:
         """The next sync of a disk fails: its member has to stop, and starts again from what is durable."""
@@ -266,13 +283,20 @@ class DiskFaults(Faults):
         return node.up
 
     def _spoil(self) -> bool:
-        """For a while every piece of a snapshot that travels is damaged."""
+        """For a while every piece of a snapshot that travels is damaged; counted in the end, if one was."""
+        before = self._spoilt
         self.world.wires.spoiling = True
-        self._later(2.0, self._spoil_no_more)
-        return True
+        self._later(2.0, lambda: self._spoil_no_more(before))
+        return False
 
-    def _spoil_no_more(self) -> None:
+    def _spoil_no_more(self, before: int) -> None:
         self.world.wires.spoiling = False
+        if self._spoilt > before:
+            self.world.faults["spoilt snapshot"] += 1
+
+    @property
+    def _spoilt(self) -> int:
+        return self.world.happened["pieces spoilt"]
 
     def _bit_flip(self) -> bool:
         """One bit of a journal changes while its member is down; never of more than a minority."""

@@ -131,6 +131,7 @@ REPAIRS = (
             _UNIT + "test_following.py::"
             "test_an_installed_snapshot_survives_a_restart_with_term_vote_and_configuration",
             _UNIT + "test_opening.py::test_a_sole_voter_keeps_its_log_and_remembers_whom_it_dropped",
+            _UNIT + "test_driver.py::test_members_that_a_snapshot_brings_are_logged_and_shown",
         ),
     ),
     Repair(

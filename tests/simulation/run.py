@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -41,7 +41,7 @@ FAULTS_S = 22.0
 WHOLE_S = 30.0
 """So long a run takes, healing and reckoning included."""
 RECOVERY_S = 6.0
-"""Once healed, writes through every member succeed within this time."""
+"""So soon after the healing writes through every member succeed, and all that is due was done and told."""
 CALM_S = 1.0
 """So long, at the end, one leader has to lead without a break."""
 
@@ -172,7 +172,7 @@ def _faulty_time(world: World, users: Users, plan: Plan) -> None:
     world.run(FAULTS_S)
     nemesis.stopped = True
     world.heal()
-    world.run_until(lambda: _is_settled(world), RECOVERY_S, "all members being those of one configuration")
+    _recovers(world, lambda: _is_settled(world), "all members being those of one configuration")
     for watcher in users.watchers:
         watcher.calm_down()
     world.run(1.0)
@@ -192,18 +192,16 @@ def _is_settled(world: World) -> bool:
 
 
 def _reckoning(world: World, users: Users) -> None:
-    """After healing everything is as it was promised, within a bound."""
+    """After healing everything is as it was promised, within one bound."""
     _probe(world)
-    world.run_until(lambda: users.upkeep.is_done, RECOVERY_S, "doing all that was due")
+    _recovers(world, lambda: users.upkeep.is_done, "doing all that was due")
     users.upkeep.stopped = True
     nodes = _members(world)
     last = max(node.machine.applied_index for node in nodes)
-    world.run_until(
-        lambda: all(n.machine.applied_index >= last for n in nodes), RECOVERY_S, "catching up after healing"
-    )
-    world.run_until(
+    _recovers(world, lambda: all(n.machine.applied_index >= last for n in nodes), "catching up after healing")
+    _recovers(
+        world,
         lambda: all(watcher.is_complete for watcher in users.watchers),
-        RECOVERY_S,
         "telling every watcher everything",
     )
     _calm_down(world)
@@ -212,6 +210,11 @@ def _reckoning(world: World, users: Users) -> None:
         raise Violation(
             "members differ at the end: " + ", ".join(f"{n.name} {n.machine.applied_index}" for n in nodes)
         )
+
+
+def _recovers(world: World, condition: Callable[[], bool], what: str) -> None:
+    """Raises Violation unless this comes in time after the healing, whatever else had to come before it."""
+    world.run_until(condition, RECOVERY_S, what, since=world.healed_at)
 
 
 def _members(world: World) -> list[Node]:
@@ -248,9 +251,7 @@ def _probe(world: World) -> None:
     done: list[str] = []
     for name in world.names:
         probes.write("probe", lambda name=name: done.append(name), first=name)  # type: ignore[misc]
-    world.run_until(
-        lambda: len(done) == len(world.names), RECOVERY_S, "a write through every member after healing"
-    )
+    _recovers(world, lambda: len(done) == len(world.names), "a write through every member after healing")
     probes_written = [write for write in world.history.writes if write.key == "probe"]
     if any(write.ended is None for write in probes_written):
         raise Violation("a write after healing was not acknowledged")

@@ -14,7 +14,7 @@ from raftos.consensus.messages import Acknowledged, Append
 from tests.simulation.care import Care
 from tests.simulation.history import Violation
 from tests.simulation.schedules_members import MEMBER_SCHEDULES
-from tests.simulation.steps import Schedule, read, survives, write
+from tests.simulation.steps import DEPOSED, FORKED, STALE, Schedule, read, survives, write
 from tests.simulation.workload import Client
 from tests.simulation.world import World
 
@@ -97,7 +97,7 @@ def _deaf_member(world: World, client: Client, a: str, b: str, c: str) -> None:
     world.run(2.0)
     now_leading = world.leader()
     if now_leading != a or world.nodes[a].replica.core.term != term:
-        raise Violation(f"a member that heard nobody deposed the healthy leader {a} of term {term}")
+        raise Violation(f"the healthy leader {a} of term {term} was deposed by a member that heard nobody")
 
 
 def _new_leader_reads_early(world: World, client: Client, a: str, b: str, c: str) -> None:
@@ -234,20 +234,24 @@ def _failed_sync(world: World, client: Client, a: str, b: str, c: str) -> None:
 
 
 SCHEDULES: dict[str, Schedule] = {
-    "entries travel once": Schedule("keep_next_index", _entries_travel_once, range(2)),
-    "old entries again": Schedule("trim_held", _old_entries_again),
-    "late acknowledgement": Schedule("match_term", _late_acknowledgement),
-    "forgotten acknowledgement": Schedule("durable_first", _forgotten_acknowledgement),
-    "deaf member": Schedule("pre_vote", _deaf_member),
-    "late transfer": Schedule("answer_once", _late_transfer),
-    "bridge": Schedule("pre_vote", _bridge, range(4)),
-    "flapping link": Schedule("pre_vote", _flapping_link, range(4)),
-    "new leader reads early": Schedule("read_own_term", _new_leader_reads_early),
-    "joined round": Schedule("read_new_round", _joined_round),
-    "deposed leader reads": Schedule("read_match_term", _deposed_leader_reads),
-    "flipped bit": Schedule("checks_journal", _flipped_bit),
-    "failed sync": Schedule("notices_failed_sync", _failed_sync),
-    "killed before the sync": Schedule("syncs_at_start", _killed_before_the_sync),
+    "entries travel once": Schedule(
+        "keep_next_index", r"\d+ entries travelled twice over a healthy link", _entries_travel_once, range(2)
+    ),
+    "old entries again": Schedule("trim_held", FORKED, _old_entries_again),
+    "late acknowledgement": Schedule("match_term", FORKED, _late_acknowledgement),
+    "forgotten acknowledgement": Schedule("durable_first", FORKED, _forgotten_acknowledgement),
+    "deaf member": Schedule("pre_vote", DEPOSED, _deaf_member),
+    "late transfer": Schedule("answer_once", DEPOSED, _late_transfer),
+    "bridge": Schedule("pre_vote", DEPOSED, _bridge, range(4)),
+    "flapping link": Schedule("pre_vote", DEPOSED, _flapping_link, range(4)),
+    "new leader reads early": Schedule("read_own_term", STALE, _new_leader_reads_early),
+    "joined round": Schedule("read_new_round", STALE, _joined_round),
+    "deposed leader reads": Schedule("read_match_term", STALE, _deposed_leader_reads),
+    "flipped bit": Schedule(
+        "checks_journal", "starts from a damaged journal as if nothing had happened", _flipped_bit
+    ),
+    "failed sync": Schedule("notices_failed_sync", FORKED, _failed_sync),
+    "killed before the sync": Schedule("syncs_at_start", FORKED, _killed_before_the_sync),
     **MEMBER_SCHEDULES,
 }
 

@@ -19,6 +19,11 @@ from tests.simulation.world import World
 
 Steps = Callable[[World, Client, str, str, str], None]
 
+FORKED = r"committed another entry \d+ than was committed before"
+"""What was agreed on is lost: something else was agreed on in its place."""
+STALE = r"a read of .* returned revision \d+, older than \d+ seen before it began"
+DEPOSED = r"the healthy leader n\d of term \d+ was deposed"
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -26,6 +31,8 @@ class Schedule:
 
     about: str
     """The rule or the care without which this goes wrong."""
+    said: str
+    """What the Violation says then, as a regular expression: it names what the rule or care prevents."""
     steps: Steps
     seeds: range = range(12)
     plan: Plan = field(default_factory=Plan)
@@ -50,8 +57,6 @@ class Schedule:
             assert a is not None
             b, c = (name for name in world.names if name != a)
             self.steps(world, client, a, b, c)
-        except KeyError as error:
-            raise Violation(f"a member failed in its turn: KeyError {error}") from error
         finally:
             world.stop()
 

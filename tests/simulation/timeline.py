@@ -38,9 +38,11 @@ class Timeline:
             self._next()
         self.now = end
 
-    def run_until(self, condition: Callable[[], bool], limit: float, what: str) -> None:
-        """Raises Violation if the condition does not hold within the limit, in seconds."""
-        end = self.now + limit
+    def run_until(
+        self, condition: Callable[[], bool], limit: float, what: str, *, since: float | None = None
+    ) -> None:
+        """Raises Violation if the condition does not hold within the limit, in seconds of now or `since`."""
+        end = (self.now if since is None else since) + limit
         while not condition():
             if not self._queue or self._queue[0][0] > end:
                 raise Violation(f"{what} did not happen within {limit} s")

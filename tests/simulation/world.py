@@ -53,7 +53,7 @@ class World(Timeline):
         self.history = History()
         self.ledger = Ledger()
         self._folder = folder
-        self.healed = False
+        self.healed_at: float | None = None
         names = [f"n{number}" for number in range(1, plan.members + 1)]
         first = Configuration.of(names)
         self.nodes = {name: Node(name, folder / name, self, first) for name in names}
@@ -119,7 +119,7 @@ class World(Timeline):
     def heal(self) -> None:
         """Every wire, every member, every disk as it should be."""
         self.note("heal")
-        self.healed = True
+        self.healed_at = self.now
         self.disks.heal()
         self.wires.heal()
         self.lives.heal()

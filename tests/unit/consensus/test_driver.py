@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import pytest
+import structlog
 
 from raftos.config import Config, Voter
 from raftos.consensus import disk, messages
@@ -25,9 +26,9 @@ from raftos.consensus.journal import FileStorage, Identity, Journal
 from raftos.consensus.messages import Acknowledged, Answered, Append
 from raftos.consensus.opening import Opened, open_member
 from raftos.consensus.proposals import MAX_BATCH_REQUESTS
-from raftos.consensus.snapshots import SnapshotStore
+from raftos.consensus.snapshots import Header, SnapshotStore, Stored, pieces_of
 from raftos.errors import NoQuorum, NotReady, OutcomeUnknown
-from raftos.state.command import encode_request, is_ok, new_request_id
+from raftos.state.command import encode_entry, encode_request, is_ok, new_request_id
 from raftos.state.domains.kv import Put
 from raftos.state.machine import Machine
 from tests.unit.consensus.test_messages import NESTED
@@ -412,3 +413,59 @@ def test_what_is_no_message_closes_the_link_and_stops_nobody(
             asked.cancel()
 
     run(scenario())
+
+
+def stored(snapshots: SnapshotStore, folder: Path, configuration: Configuration) -> Stored:
+    """A snapshot of another member's state at entry 2, when these were the members."""
+    machine = Machine(folder, cluster_id="test")
+    request = encode_request(new_request_id(1_000), Put(key="key", value=b"v"))
+    machine.apply([(1, b""), (2, encode_entry(1_000, [request]))])
+    copy = folder / "copy.sqlite3"
+    copied = machine.copy_to(copy)
+    machine.close()
+    header = Header(
+        cluster_id="test",
+        index=copied.applied_index,
+        term=1,
+        configuration=encode(configuration),
+        time_ms=copied.time_ms,
+        revision=copied.revision,
+        state_hash=copied.state_hash,
+        state_format=copied.format,
+        raw_bytes=copied.size_bytes,
+        version="1",
+        created_ms=0,
+    )
+    return snapshots.write(header, pieces_of(copy))
+
+
+def test_members_that_a_snapshot_brings_are_logged_and_shown(tmp_path: Path) -> None:
+    """Finding 12: they take the place of those that were configured, and whoever looks can see it."""
+
+    async def scenario() -> None:
+        parts = opened(tmp_path)
+        driver = Driver(config(tmp_path, others=("m2", "m3"), heartbeat_ms=4_000), bytes(32), parts)
+        with structlog.testing.capture_logs() as logs:
+            await driver.start()
+            try:
+                await _configurations(logs, 1)
+                driver._keeper._arrived(
+                    stored(parts.snapshots, tmp_path / "giver", Configuration.of(["m1", "m4"]))
+                )
+                assert await _configurations(logs, 2) == [("m1", "m2", "m3"), ("m1", "m4")]
+                assert driver.status().voters == ("m1", "m4")
+            finally:
+                await driver.stop()
+                parts.machine.close()
+
+    run(scenario())
+
+
+async def _configurations(logs: Sequence[MutableMapping[str, Any]], count: int) -> list[tuple[str, ...]]:
+    """The voters that were logged, as soon as it was so many times."""
+    async with asyncio.timeout(5):
+        while True:
+            voters = [entry["voters"] for entry in logs if entry["event"] == "configuration"]
+            if len(voters) >= count:
+                return voters
+            await asyncio.sleep(0.01)

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from raftos.consensus.guard import Rules
+from raftos.consensus.messages import SnapshotPiece
 from tests.simulation.care import Care
-from tests.simulation.history import Violation
+from tests.simulation.faults import DiskFaults, MemberFaults, WireFaults
 from tests.simulation.named_seeds import NAMED_SEEDS, NamedSeed
 from tests.simulation.plan import USUAL_WEIGHTS, drawn
-from tests.simulation.schedules import SCHEDULES, left_out
+from tests.simulation.schedules import SCHEDULES
+from tests.simulation.world import World
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.timeout(200)
@@ -120,11 +122,46 @@ def test_seeds_differ_in_the_faults_that_they_use() -> None:
     assert plans == [drawn(seed) for seed in range(300)]
 
 
+def test_a_fault_that_finds_nothing_to_strike_does_not_count(tmp_path: Path) -> None:
+    """Where all members are down, only wall clocks can still do harm."""
+    world = World(1, tmp_path)
+    try:
+        for name in world.names:
+            world.lives.crash(name)
+        struck = {
+            name
+            for faults in (WireFaults, MemberFaults, DiskFaults)
+            for name, strike in faults(world).all().items()
+            if strike()
+        }
+    finally:
+        world.stop()
+    assert struck == {"wall clock"}
+
+
+def test_a_snapshot_counts_as_spoilt_if_a_piece_of_it_was(tmp_path: Path) -> None:
+    """Not for as long as nothing travels."""
+    world = World(1, tmp_path)
+    try:
+        strike = DiskFaults(world).all()["spoilt snapshot"]
+        for piece in (b"", b"some bytes"):
+            assert not strike()
+            world.wires._maybe_spoilt(SnapshotPiece(2, 1, 0, piece))
+            world.run(2.0)
+    finally:
+        world.stop()
+    assert world.faults == {"spoilt snapshot": 1}
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_directed_schedule_is_quiet_with_all_rules_and_finds_that_its_own_is_missing(name: str) -> None:
-    SCHEDULES[name].run(Rules(), Care())
-    with pytest.raises(Violation):
-        SCHEDULES[name].run(*left_out(SCHEDULES[name].about))
+    """And says what the rule or care that is missing prevents."""
+    schedule = SCHEDULES[name]
+    whole = simulation("--schedule", name)
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    careless = simulation("--schedule", name, "--without", schedule.about)
+    assert careless.returncode == 1
+    assert re.search(schedule.said, careless.stdout), careless.stdout + careless.stderr
 
 
 def test_every_rule_is_shown_to_be_needed() -> None:
