@@ -5,8 +5,9 @@
     in flight | forwarded --(leadership or link lost)--> pending again, marked as sent
 
 The leader gathers everything pending into one entry while fewer than two are in flight: an idle
-leader proposes at once, a busy one makes larger entries. Sending again after a lost leader is safe
-because the machine remembers request ids: whichever copy is applied first counts.
+leader proposes at once, a busy one makes larger entries. The second of two waits until it is worth
+its syncs. Sending again after a lost leader is safe because the machine remembers request ids:
+whichever copy is applied first counts.
 
 At its deadline a call that was never sent ends with `NoQuorum`, one that was with
 `OutcomeUnknown`.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from raftos.consensus.core import Core
@@ -27,6 +28,8 @@ from raftos.errors import NoQuorum, OutcomeUnknown, TooLarge
 from raftos.state.command import encode_entry
 
 MAX_ENTRIES_IN_FLIGHT = 2
+ENOUGH_REQUESTS = 32
+"""So many, or as many as are in flight, are worth an entry of their own: each costs every member a sync."""
 MAX_FORWARDS_IN_FLIGHT = 4
 MAX_BATCH_REQUESTS = 2_000
 MAX_BATCH_BYTES = 2**20
@@ -115,11 +118,20 @@ class Proposals:
 
     def _propose_pending(self, stamp: int) -> None:
         core = self._core
-        while self._pending and len(self._in_flight) < MAX_ENTRIES_IN_FLIGHT:
+        while self._pending and self._is_worth_an_entry():
             batch = self._gather()
             requests = [request for proposal in batch for request in proposal.requests]
             payload = encode_entry(stamp, requests)
             self._in_flight[core.engine.propose(core.now, payload)] = batch
+
+    def _is_worth_an_entry(self) -> bool:
+        """Whether what is pending goes now, or with what comes while the entry in flight is agreed on."""
+        if not self._in_flight:
+            return True
+        if len(self._in_flight) >= MAX_ENTRIES_IN_FLIGHT:
+            return False
+        enough = min(ENOUGH_REQUESTS, *map(_count, self._in_flight.values()))
+        return _count(self._pending) >= enough
 
     def _gather(self) -> list[_Proposal]:
         """The next proposals that fit into one entry or one forward; at least one."""
@@ -246,6 +258,10 @@ class Proposals:
                 batch[position] = _Proposal(
                     proposal.requests, proposal.size_bytes, math.inf, _NOBODY, sent=True
                 )
+
+
+def _count(proposals: Iterable[_Proposal]) -> int:
+    return sum(len(proposal.requests) for proposal in proposals)
 
 
 _NOBODY = object()

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from raftos.consensus.messages import Acknowledged, Append, ForwardAnswered, Forwarded, Outcome
-from raftos.consensus.proposals import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, MAX_PENDING_BYTES
+from raftos.consensus.proposals import (
+    ENOUGH_REQUESTS,
+    MAX_BATCH_BYTES,
+    MAX_BATCH_REQUESTS,
+    MAX_PENDING_BYTES,
+)
 from raftos.errors import NoQuorum, OutcomeUnknown
 from tests.unit.consensus.wire import Frame, Wire, request, requests_of
 
@@ -53,6 +60,32 @@ def test_at_most_two_entries_are_under_way() -> None:
     for number in range(10):
         wire.propose("a", str(number))
     assert wire.members["a"].journal.last_index == before + 2
+
+
+@pytest.mark.parametrize("under_way", [3, ENOUGH_REQUESTS, 5 * ENOUGH_REQUESTS])
+def test_a_second_entry_waits_until_it_carries_as_many_as_the_first_or_enough(under_way: int) -> None:
+    wire = Wire()
+    wire.elect("a")
+    before = wire.members["a"].journal.last_index
+    wire.propose("a", *["x"] * under_way)
+    enough = min(under_way, ENOUGH_REQUESTS)
+    for _ in range(enough - 1):
+        wire.propose("a", "x")
+    assert wire.members["a"].journal.last_index == before + 1
+    wire.propose("a", "x")
+    assert wire.members["a"].journal.last_index == before + 2
+    wire.deliver()
+    assert entry_sizes(wire, "a") == [under_way, enough]
+
+
+def test_what_waits_to_be_worth_an_entry_goes_when_the_one_under_way_is_done() -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire.propose("a", *["x"] * 10)
+    token = wire.propose("a", "y")
+    wire.deliver()
+    assert wire.ended[token] == [request("y")]
+    assert entry_sizes(wire, "a") == [10, 1]
 
 
 def test_more_than_can_wait_is_refused_as_not_proposed() -> None:
