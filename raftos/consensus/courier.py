@@ -6,7 +6,7 @@ most, so that who catches up leaves disks, processors and the network to those w
 
     nothing  --(offer)--> fetching --(last piece)--> verifying --(whole)--> arrived, to be installed
     fetching --(link closed, or no piece for STALLED_S, and offered again)--> fetching, from what is there
-    fetching --(another leader offers another)--> fetching, from the beginning
+    fetching --(another leader offers another, or this one and no piece came)--> fetching, from the beginning
     fetching | verifying --(damaged, disk full, gone at the leader)--> nothing, until it is offered again
     fetching --(not offered any more)--> nothing
 
@@ -64,6 +64,14 @@ class _Fetch:
     writing: int = 0
     """How many pieces wait to be written: as long as any does, it is this member that is slow."""
     is_whole: bool = False
+
+    def is_getting_on(self, now: float, newer: Offer) -> bool:
+        """Whether to go on with what the leader had before: it may make them faster than they are fetched."""
+        offer = self.offer
+        is_of_it = (offer.peer, offer.generation) == (newer.peer, newer.generation)
+        return (
+            is_of_it and offer.index < newer.index and (self.writing > 0 or now - self.heard_at < STALLED_S)
+        )
 
     def is_forsaken(self, now: float) -> bool:
         """Whether nothing was heard for long, although nothing waits for this member itself."""
@@ -136,8 +144,11 @@ class Courier:
         if stored is not None:
             self._fetch = _Fetch(offer, now, is_whole=True)
             self._arrived(stored)
-        elif fetch is None or not _is_same(fetch.offer, offer):
+        elif fetch is None:
             self._begin(offer)
+        elif not _is_same(fetch.offer, offer):
+            if not fetch.is_getting_on(now, offer):
+                self._begin(offer)
         elif fetch.offer != offer or (now - fetch.heard_at >= STALLED_S and not fetch.writing):
             fetch.offer = offer
             self._resume(fetch)

@@ -338,6 +338,7 @@ class Keeper:
         newest, before_first = self._snapshots.newest, self._journal.first_index - 1
         if isinstance(durable_index, RaftosError) or newest is None:
             log.warning("the log is not trimmed for now", reason=str(durable_index))
+            self._untrimmed = None
             return
         self._untrimmed = durable_index if self._journal.synced_index < before_first else None
         tail_index = self._journal.index_before_bytes(self._policy.tail_bytes)

@@ -225,6 +225,29 @@ def test_another_leader_begins_from_the_beginning(pair: Pair) -> None:
     assert first.offset == 0
 
 
+def test_a_newer_one_of_the_same_leader_waits_while_pieces_come(pair: Pair) -> None:
+    """It may make them faster than one is fetched, and nothing would ever be whole."""
+    first = pair.stored
+    pair.offer()
+    pair.bring(pair.ask())
+    pair.stored = pair.leader.store.write(header(index=95), [RAW])
+    pair.now += STALLED_S / 2
+    pair.offer()
+    pair.carry()
+    assert [stored.name for stored in pair.follower.arrived] == [first.name]
+
+
+def test_a_newer_one_of_the_same_leader_is_fetched_instead_where_no_piece_comes(pair: Pair) -> None:
+    """The leader may not have the older one any more."""
+    pair.offer()
+    pair.ask()
+    pair.stored = pair.leader.store.write(header(index=95), [RAW])
+    pair.now += STALLED_S
+    pair.offer()
+    pair.carry()
+    assert [stored.name for stored in pair.follower.arrived] == [pair.stored.name]
+
+
 def test_a_flipped_bit_on_the_way_is_found_and_all_of_it_fetched_again(pair: Pair) -> None:
     pair.offer()
     pieces = pair.ask()
