@@ -262,7 +262,7 @@ def logs(run: Invocation, number: int, follow: bool, lines: int) -> None:
 def stop(run: Invocation, purge: bool) -> None:
     """Stop all members; their data stays for the next start."""
     with exclusively():
-        cluster = current()
+        cluster = current(half_made=True)
         stopped = [member.name for member in cluster.living()]
         end(cluster)
         if purge:
@@ -308,19 +308,22 @@ def exclusively() -> Iterator[None]:
         yield
 
 
-def current() -> DevCluster:
-    """The dev cluster of this RAFTOS_HOME. Raises NotFound."""
+def current(*, half_made: bool = False) -> DevCluster:
+    """The dev cluster of this RAFTOS_HOME; only `half_made` also one that is still being restored.
+
+    Raises NotFound, Conflict.
+    """
     from raftos_cli.devcluster import DevCluster
 
     try:
-        return DevCluster.open(Path(pointer().read_text().strip()))
+        return DevCluster.open(Path(pointer().read_text().strip()), half_made=half_made)
     except (FileNotFoundError, NotFound):
         raise NotFound("there is no dev cluster; `raftos dev start` starts one") from None
 
 
 def refuse_while_running() -> None:
     try:
-        cluster = current()
+        cluster = current(half_made=True)
     except NotFound:
         return
     _refuse_living(cluster)

@@ -83,7 +83,7 @@ def remove(run: Invocation, number: int, yes: bool, force: bool, purge: bool) ->
     with exclusively():
         cluster = current()
         member = cluster.member(number)
-        if not cluster.is_removed(member):
+        if not cluster.is_removed(member) or cluster.is_joining(member):
             refuse_stopped(cluster)
             with client_of(cluster, member, run.timeout_s) as client:
                 _let_go(cluster, client, member, force=force)

@@ -47,7 +47,7 @@ def _clear(directory: Path) -> None:
 
 def _is_current(directory: Path) -> bool:
     try:
-        return dev.current().directory == directory
+        return dev.current(half_made=True).directory == directory
     except NotFound:
         return False
 

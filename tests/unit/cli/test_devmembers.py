@@ -59,6 +59,20 @@ def test_a_cluster_that_is_half_restored_is_not_started(raftos: Raftos, home: Pa
     assert prepare(directory, None, fresh=True).record.restoring is False
 
 
+def test_a_half_restored_cluster_that_was_the_present_one_is_no_dead_end(
+    raftos: Raftos, home: Path, tmp_path: Path
+) -> None:
+    """Its folder was deleted before, and the pointer to it stayed."""
+    directory = home / "dev" / "data"
+    for command in (["snapshot", "restore", str(tmp_path / "missing")], ["dev", "stop", "--purge"]):
+        DevCluster.create(directory, 3, restoring=True)
+        (home / "dev" / "current").write_text(f"{directory}\n")
+        assert raftos("dev", "status").exit_code == 4
+        done = raftos(*command)
+        assert done.exit_code == (2 if command[0] == "snapshot" else 0), done.stderr
+        assert not directory.exists()
+
+
 def test_agents_come_with_tasks(raftos: Raftos, stopped: DevCluster) -> None:
     """Said so, instead of adding something else."""
     done = raftos("dev", "add", "--agent")
