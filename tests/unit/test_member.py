@@ -50,10 +50,11 @@ def test_writes_of_one_turn_become_two_proposals(tmp_path: Path) -> None:
     async def scenario(api: Api) -> None:
         member = api.member
         api.consensus.cluster.delay_s = 0.01
+        deadline = soon()  # One for all: those that are far apart are proposed apart.
 
         async def put(number: int) -> bytes:
             command = kv.Put(f"k{number}", b"v")
-            [result] = await member.submit([(member.new_request_id(), command)], soon())
+            [result] = await member.submit([(member.new_request_id(), command)], deadline)
             return result
 
         results = await asyncio.gather(*map(put, range(64)))
@@ -69,11 +70,12 @@ def test_reads_of_one_turn_share_one_barrier_and_keep_their_answers_apart(tmp_pa
     async def scenario(api: Api) -> None:
         member = api.member
         await member.submit([(member.new_request_id(), kv.Put("a", b"1"))], soon())
+        deadline = soon()
         one, missing, page, stale = await asyncio.gather(
-            member.query([kv.Get("a")], "linearizable", soon()),
-            member.query([kv.Get("b")], "linearizable", soon()),
-            member.query([kv.List(), kv.Get("a")], "linearizable", soon()),
-            member.query([kv.Get("a")], "stale", soon()),
+            member.query([kv.Get("a")], "linearizable", deadline),
+            member.query([kv.Get("b")], "linearizable", deadline),
+            member.query([kv.List(), kv.Get("a")], "linearizable", deadline),
+            member.query([kv.Get("a")], "stale", deadline),
         )
         assert one == stale == [kv.Item("a", 1, 1, b"1")]
         assert isinstance(missing[0], NotFound)
