@@ -46,7 +46,11 @@ def test_a_cluster_is_saved_inspected_and_restored_into_another(growing: Growing
             (stamp["index"], stamp["hash"]) for node in status["nodes"] if (stamp := node["state_hash"])
         }
         assert len(stamps) == len(dict(stamps)), "members that stand at one index have one hash"
-        assert growing.run("snapshot", "restore", backup, home=other).returncode == 2
+        refused = growing.run("snapshot", "restore", backup, home=other)
+        assert (refused.returncode, "running already" in refused.stderr) == (4, True)
+        growing.ok("dev", "stop", home=other)
+        refused = growing.run("snapshot", "restore", backup, home=other)
+        assert (refused.returncode, "not empty" in refused.stderr) == (2, True)
     finally:
         growing.run("dev", "stop", "--purge", home=other)
     assert growing.ok("kv", "get", "later") == "1\n"
