@@ -39,7 +39,8 @@ FOUND_AS_IT_GOES = {
     "keeps_time": "ahead of cluster time|ahead of time",
     "lets_lead": "though nothing happened",
     "loads_snapshots": r"entry \d+ was handed over where \d+ was due",
-    "syncs_snapshots": "cannot start: the log begins after entry .* no snapshot reaches so far",
+    "syncs_snapshots": "cannot start: (the log begins after entry .* no snapshot reaches so far"
+    "|the state cannot be restored: the snapshot is damaged)",
 }
 """For each care of the simulation what is said when it is missing."""
 
