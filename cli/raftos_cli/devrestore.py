@@ -58,7 +58,7 @@ def _filled(cluster: DevCluster, file: Path) -> DevCluster:
         cluster.assign_ports(None)
         for member in cluster.members:
             run_offline("snapshot", "restore", file.resolve(), "--config", cluster.config_file(member))
-    except BaseException:
+    except BaseException:  # Also Ctrl-C: nothing half made is to stay.
         cluster.purge()
         raise
     cluster.record.restoring = False
