@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,12 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from raftos.client import AsyncClient, Client, contexts
+from raftos.config import Config
 from raftos.levels import LEVEL
-from raftos_cli.devcluster import DevCluster, Member
+from raftos_cli.devcluster import DevCluster, Member, write_private
 from raftos_cli.main import root
 
 CONTEXT = "test"
@@ -68,22 +71,39 @@ class Response:
 
 
 class Cluster:
-    """`size` daemons in a directory. Nothing runs until `start`; `close` ends everything."""
+    """`size` daemons in a directory. Nothing runs until `start`; `close` ends everything.
 
-    def __init__(self, directory: Path, size: int = 3) -> None:
-        self.take(directory, DevCluster.create(directory / "cluster", size))
+    `guests` more are on record, with folders and ports: they do not belong to it until they are let in
+    (`changes.py`). `members` are those that belong to it.
+    """
+
+    members: Sequence[Member]
+
+    def __init__(self, directory: Path, size: int = 3, guests: int = 0) -> None:
+        dev = DevCluster.create(directory / "cluster", size + guests)
+        for guest in dev.members[size:]:
+            guest.joined = True
+        self.take(directory, dev)
+        self.members = self.members[:size]
 
     def take(self, directory: Path, dev: DevCluster) -> None:
         """Be the cluster that is in a directory."""
         self.directory = directory
         self.dev = dev
         self.dev.assign_ports(None)
-        self.members: Sequence[Member] = self.dev.members
+        self.members = self.dev.members
+        self._spawning, self._home = threading.Lock(), threading.RLock()
         self._hashes: dict[int, str] = {}
         self._forgiven: tuple[str, ...] = ()
         with self.environment():
             endpoints = tuple(self.dev.endpoints)
             contexts.put(CONTEXT, contexts.Context(endpoints, self.dev.secret(), CONTEXT))
+
+    def configure(self, member: Member, **settings: object) -> None:
+        """Change settings of a member (`raftos.config`), which it reads when it starts."""
+        file = self.dev.config_file(member)
+        config = msgspec.json.decode(file.read_bytes(), type=Config)
+        write_private(file, msgspec.json.encode(msgspec.structs.replace(config, **settings)).decode())
 
     # Processes.
 
@@ -94,7 +114,11 @@ class Cluster:
 
     def spawn(self, *members: Member) -> None:
         for member in members or self.members:
-            self.dev.spawn(member)
+            with self._spawning:  # What is on record is written by one at a time.
+                self._spawn(member)
+
+    def _spawn(self, member: Member) -> None:
+        self.dev.spawn(member)
 
     def kill(self, *members: Member) -> None:
         """SIGKILL, all at the same moment; returns when their ports and locks are free again."""
@@ -108,7 +132,7 @@ class Cluster:
         self.dev.stop(members or self.members)
 
     def close(self) -> None:
-        self.kill(*self.members)
+        self.kill(*self.dev.members)
 
     def pause(self, member: Member) -> None:
         self.dev.pause(member)
@@ -187,6 +211,8 @@ class Cluster:
             wait_until(f"{member.name} is ready", lambda member=member: self._ready_or_dead(member))  # type: ignore[misc]
 
     def _ready_or_dead(self, member: Member) -> bool:
+        if member.name not in {each.name for each in self.members}:
+            return True  # It was sent away meanwhile.
         assert self.is_running(member), f"{member.name} ended: {self.log(member)[-2000:]}"
         return self.is_ready(member)
 
@@ -249,16 +275,17 @@ class Cluster:
 
     @contextmanager
     def environment(self) -> Iterator[None]:
-        """RAFTOS_HOME is this cluster's, for what is created within."""
-        with pytest.MonkeyPatch.context() as patch:
+        """RAFTOS_HOME is this cluster's, for what is created within; for one thread at a time."""
+        with self._home, pytest.MonkeyPatch.context() as patch:
             patch.setenv("RAFTOS_HOME", str(self.directory / "home"))
             patch.delenv("RAFTOS_ENDPOINTS", raising=False)
             yield
 
     def endpoints(self, first: Member) -> list[str]:
-        """The endpoints of all members, going round from `first`."""
-        at = self.members.index(first)
-        return [member.endpoint for member in (*self.members[at:], *self.members[:at])]
+        """The endpoints of all members, and of guests, going round from `first`."""
+        known = self.dev.members
+        at = known.index(first)
+        return [member.endpoint for member in (*known[at:], *known[:at])]
 
     def async_client(self, endpoints: Sequence[str], timeout_s: float = 10.0) -> AsyncClient:
         with self.environment():
@@ -282,7 +309,7 @@ class Cluster:
 
     def log_tails(self) -> Iterator[tuple[str, str]]:
         """(title, last lines) of each member's log, for the report of a failure."""
-        for member in self.members:
+        for member in self.dev.members:
             lines = self.log(member).splitlines()[-LOG_TAIL_LINES:]
             yield f"log of {member.name} ({self.dev.state(member)})", "\n".join(lines)
 
@@ -292,16 +319,16 @@ class Cluster:
 
     def check_logs(self) -> None:
         """Fail if a daemon logged something that nobody should ever see."""
-        lines = [line for member in self.members for line in self.log(member).splitlines()]
+        lines = [line for member in self.dev.members for line in self.log(member).splitlines()]
         alarming = [line for line in lines if _is_alarming(line)]
         unexpected = [line for line in alarming if not any(word in line for word in self._forgiven)]
         assert not unexpected, "daemons logged what needs an explanation:\n" + "\n".join(unexpected)
 
 
 @contextmanager
-def running_cluster(directory: Path, size: int) -> Iterator[Cluster]:
+def running_cluster(directory: Path, size: int, guests: int = 0) -> Iterator[Cluster]:
     """A cluster of which nothing is left running afterwards, and whose logs have to be clean."""
-    made = Cluster(directory, size)
+    made = Cluster(directory, size, guests)
     try:
         yield made
         made.check_logs()

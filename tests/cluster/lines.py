@@ -23,14 +23,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import msgspec
-
-from raftos.config import Config
-from raftos_cli.devcluster import Member, write_private
+from raftos.config import Voter
+from raftos_cli.devcluster import Member
 from tests.cluster.daemons import Cluster
 
 PIECE_BYTES = 16 * 1024
@@ -221,22 +218,19 @@ class Lines:
             if dialler is not acceptor
         }
         for member in cluster.members:
-            self._redirect(cluster.dev.config_file(member), member)
+            self._redirect(cluster, member)
 
-    def _redirect(self, file: Path, member: Member) -> None:
+    def _redirect(self, cluster: Cluster, member: Member) -> None:
         """Name the lines as the addresses of a member's peers."""
-        config = msgspec.json.decode(file.read_bytes(), type=Config)
+
+        def port(peer: Member) -> int:
+            return peer.peer_port if peer is member else self._lines[member.name, peer.name].port
+
         voters = tuple(
-            voter
-            if voter.name == member.name
-            else msgspec.structs.replace(
-                voter, peer_address=f"127.0.0.1:{self._lines[member.name, voter.name].port}"
-            )
-            for voter in config.voters
+            Voter(peer.id, peer.name, f"127.0.0.1:{port(peer)}", peer.endpoint) for peer in cluster.members
         )
         # They are not to learn where the others really are.
-        through = msgspec.structs.replace(config, voters=voters, advertised_peer_address="")
-        write_private(file, msgspec.json.encode(through).decode())
+        cluster.configure(member, voters=voters, advertised_peer_address="")
 
     def between(self, one: Member, other: Member) -> list[Line]:
         return [self._lines[one.name, other.name], self._lines[other.name, one.name]]

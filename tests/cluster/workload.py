@@ -112,7 +112,7 @@ class Workload(Load):
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for number, member in enumerate(self._cluster.members):
+            for number, member in enumerate(self._cluster.dev.members):
                 patience_s = (PATIENT_S, IMPATIENT_S)[number % 2]
                 alone = self._user(f"only {member.name}", [member.endpoint], IMPATIENT_S)
                 roaming = self._user(f"first {member.name}", self._cluster.endpoints(member), patience_s)

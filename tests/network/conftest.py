@@ -27,4 +27,5 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def networked(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[NetworkCluster]:
     """Three machines, ready; `parametrize("networked", [5], indirect=True)` gives another size."""
     with network_cluster(tmp_path, getattr(request, "param", 3)) as made:
+        made.start()
         yield made

@@ -151,12 +151,12 @@ class Switch:
 
 
 class NetworkCluster(Cluster):
-    """A cluster of which every member is a machine of its own on a switch."""
+    """A cluster of which every member is a machine of its own on a switch, and so is every guest."""
 
-    def __init__(self, directory: Path, size: int, exchange: Exchange, switch: Switch) -> None:
-        super().__init__(directory, size)
+    def __init__(self, directory: Path, size: int, guests: int, exchange: Exchange, switch: Switch) -> None:
+        super().__init__(directory, size, guests)
         self.switch = switch
-        for member in self.members:
+        for member in self.dev.members:
             self._line(exchange, None, member.name, (LOOPBACK, member.api_port), (LOOPBACK, member.api_port))
             self._connect(exchange, member)
 
@@ -164,7 +164,7 @@ class NetworkCluster(Cluster):
         """The lines by which a member is reached: one into its machine, and one on each other machine."""
         inner, outer = (LOOPBACK, member.peer_port), (self.switch.address(member.name), member.peer_port)
         self._line(exchange, member.name, member.name, outer, inner)
-        for peer in self.members:
+        for peer in self.dev.members:
             if peer is not member:
                 self._line(exchange, peer.name, peer.name, inner, outer)
 
@@ -178,10 +178,9 @@ class NetworkCluster(Cluster):
         )
         return exchange.line(listener, lambda: made_in(self.switch.namespace(dials), socket.socket), target)
 
-    def spawn(self, *members: Member) -> None:
-        for member in members or self.members:
-            with inside(self.switch.namespace(member.name)):
-                self.dev.spawn(member)
+    def _spawn(self, member: Member) -> None:
+        with inside(self.switch.namespace(member.name)):
+            super()._spawn(member)
 
     # Who hears whom.
 
@@ -198,13 +197,12 @@ class NetworkCluster(Cluster):
 
 
 @contextmanager
-def network_cluster(directory: Path, size: int) -> Iterator[NetworkCluster]:
-    """A running cluster on a network of its own, of which nothing is left afterwards."""
-    names = [f"n{number}" for number in range(1, size + 1)]
+def network_cluster(directory: Path, size: int, guests: int = 0) -> Iterator[NetworkCluster]:
+    """A cluster on a network of its own, not started yet, of which nothing is left afterwards."""
+    names = [f"n{number}" for number in range(1, size + guests + 1)]
     with Switch(names) as switch, Exchange(1) as exchange:
-        made = NetworkCluster(directory, size, exchange, switch)
+        made = NetworkCluster(directory, size, guests, exchange, switch)
         try:
-            made.start()
             yield made
             made.check_logs()
         finally:
