@@ -132,7 +132,7 @@ def _components(catalogue: Catalogue) -> Schema:
 
 
 def _tags() -> list[Schema]:
-    """The domains first, with the sentence that opens their file."""
+    """The domains first, with the sentence that opens their essay."""
     domains = [{"name": domain.name, "description": _opening(domain)} for domain in DOMAINS]
     # A tag has one description; where a domain and a fixed route share one, that of the routes is the wider.
     said_of = {tag["name"]: tag for tag in domains} | {
@@ -142,7 +142,7 @@ def _tags() -> list[Schema]:
 
 
 def _opening(domain: Domain) -> str:
-    essay = sys.modules[domain.check.__module__].__doc__ or ""
+    essay = sys.modules[f"raftos.state.domains.{domain.name}"].__doc__ or ""
     return sentence(essay.partition("\n\n")[0])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from raftos.api.openapi import document
 from raftos.api.openapi.operations import SAID
 from raftos.errors import BY_CODE
 from raftos.state.command import Command, Query
-from raftos.state.domains import OFFERED, QUERIES, validate
+from raftos.state.domains import OFFERED, QUERIES, chat, kv, members, quota, validate
 from tests.unit.api.harness import Api, run
 
 OPEN = {"/livez"}
@@ -141,6 +142,13 @@ def test_the_example_of_an_answer_is_one(tag: str) -> None:
     method = "post" if tag in OFFERED else "get"
     content = described(method, path_of(tag))["responses"]["200"]["content"]["application/json"]
     assert is_valid(content["example"], content["schema"])
+
+
+@pytest.mark.parametrize("domain", [chat, kv, members, quota])
+def test_a_domain_is_introduced_by_the_sentence_that_opens_its_essay(domain: ModuleType) -> None:
+    """Whether it is a file or a folder."""
+    [said] = [tag["description"] for tag in DOCUMENT["tags"] if tag["name"] == domain.DOMAIN.name]
+    assert (domain.__doc__ or "").startswith(f"{said}\n\n")
 
 
 def test_every_status_of_an_error_is_described() -> None:
