@@ -3,7 +3,8 @@
 A domain is one file in `domains/`, always in this order: an opening essay, `SCHEMA`, commands,
 answers and events, limits (`validate_...`), apply functions, queries, `check`, and last the
 `DOMAIN = Domain(...)` that gathers them. Routes, documentation and SDK types are derived from that
-one value, so nothing about a domain is written twice.
+one value, so nothing about a domain is written twice. A domain that has outgrown one file is a folder
+of the same name, whose files stand in the same order: `domains/kv/__init__.py` lists them.
 
 The rules an apply function lives by:
 
@@ -76,6 +77,7 @@ class Domain:
     """Everything the rest of raftos knows about a domain."""
 
     name: str
+    """Its tags begin with it, and its file or folder has it too."""
     schema: str
     """SQL statements that create what is missing (`IF NOT EXISTS`)."""
     commands: Mapping[type[Command], Apply]

@@ -22,6 +22,7 @@ from raftos.state.domains.chat import (
     Redact,
     Search,
     Trim,
+    queries,
 )
 from tests.unit.state.feeder import START_MS, Feeder
 
@@ -519,8 +520,8 @@ def test_what_is_due_is_bounded_and_found_through_an_index(room: Feeder) -> None
     """Twice a second the leader asks: with nothing to do it reads no room and no message."""
     db = storage.connect_reader(room.folder / storage.FILE_NAME)
     for statement, index in (
-        (chat._FULL, "INDEX chat_full"),
-        (chat._AGED, "INDEX chat_aging"),
+        (queries._FULL, "INDEX chat_full"),
+        (queries._AGED, "INDEX chat_aging"),
         (chat.FULL_TEXT._sizes, "INTEGER PRIMARY KEY"),
     ):
         plan = db.execute(f"EXPLAIN QUERY PLAN {statement}", [1] * statement.count("?")).fetchall()
