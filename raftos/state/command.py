@@ -36,7 +36,7 @@ class Command(msgspec.Struct, frozen=True, gc=False, tag_field="type", forbid_un
     since: ClassVar[int] = FIRST_LEVEL
     """The feature level it came with; refused as `not_enabled` while the cluster is below it."""
     internal: ClassVar[bool] = False
-    """Whether members alone propose it, because it is only true if they do: the API does not offer it."""
+    """Whether members alone propose it: the API does not offer it."""
 
 
 class Query(msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True):

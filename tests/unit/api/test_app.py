@@ -341,6 +341,7 @@ def test_what_members_alone_propose_is_no_route(tmp_path: Path) -> None:
     internal = COMMANDS.keys() - OFFERED.keys()
     assert internal == {
         "members.announce", "members.register", "members.mark", "members.forget", "cluster.enable",
+        "kv.expire", "chat.trim", "chat.index",
     }  # fmt: skip
 
     async def scenario(api: Api) -> None:

@@ -5,7 +5,7 @@ The limits stand in the fields to be shown; `validate.py` holds to them.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from raftos.state.command import Command, Query
 from raftos.state.domain import MAX_ROWS, described
@@ -103,8 +103,10 @@ class Mark(Command, frozen=True, tag="chat.mark"):
 class Trim(Command, frozen=True, tag="chat.trim"):
     """Forget the oldest messages of a room, as far as its retention wants it: at most 500 in one step.
 
-    The leader proposes it; from others it does no harm. Rejected with `conflict` if nothing is old enough.
+    The leader proposes it. Rejected with `conflict` if nothing is old enough.
     """
+
+    internal: ClassVar[bool] = True
 
     room: Room
     before_sequence: Annotated[int, described("Keep this one and those after it.", minimum=1)]
@@ -113,8 +115,10 @@ class Trim(Command, frozen=True, tag="chat.trim"):
 class Index(Command, frozen=True, tag="chat.index"):
     """Add messages to the index for searching: at most 500 in one step.
 
-    The leader proposes it; from others it does no harm. Rejected with `conflict` if the index is not there.
+    The leader proposes it. Rejected with `conflict` if the index is not there.
     """
+
+    internal: ClassVar[bool] = True
 
     after: Annotated[int, described("The revision up to which messages are indexed.", minimum=0)]
     through: Annotated[int, described("The revision of the last message to add.", minimum=1)]

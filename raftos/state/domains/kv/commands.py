@@ -144,8 +144,10 @@ class Seen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Expire(Command, frozen=True, tag="kv.expire"):
     """Delete keys whose time-to-live has passed and that are still at the revision that was seen.
 
-    The leader proposes it; from anybody else it does no harm.
+    The leader proposes it.
     """
+
+    internal: ClassVar[bool] = True
 
     keys: Annotated[tuple[Seen, ...], described("The keys.", minItems=1, maxItems=MAX_EXPIRING)]
 
