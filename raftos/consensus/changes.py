@@ -31,8 +31,8 @@ from raftos.consensus.replication import Replication
 from raftos.errors import Busy, Conflict, NoQuorum, OutcomeUnknown, RaftosError
 from raftos.levels import MEMBERSHIP_SINCE
 
-NEARLY_ENTRIES = 200
-"""A member that lacks no more than this has caught up: the rest is on its way."""
+NEARLY_ENTRIES, NEARLY_BYTES = 200, 16 * 2**20
+"""A member that lacks no more than this, and no snapshot, has caught up: the rest is on its way."""
 
 
 @dataclass
@@ -100,11 +100,16 @@ class Changes:
         self._require_majority(after)
 
     def _require_caught_up(self, peer: str) -> None:
-        lacks = self._core.journal.last_index - self._replication.matched(peer)
+        journal, matched = self._core.journal, self._replication.matched(peer)
         if not self._is_heard(peer):
             raise Conflict(f"{peer} does not answer, so it is not promoted; see `raftos status`")
-        if lacks > NEARLY_ENTRIES:
-            raise Conflict(f"{peer} has not caught up yet, it lacks {lacks} entries; try again later")
+        if matched < journal.first_index - 1:
+            raise Conflict(f"{peer} has not caught up yet, it needs a snapshot first; try again later")
+        lacks, size_bytes = journal.last_index - matched, journal.bytes_since(matched)
+        if lacks > NEARLY_ENTRIES or size_bytes > NEARLY_BYTES:
+            raise Conflict(
+                f"{peer} has not caught up yet, it lacks {lacks} entries, {size_bytes} bytes; try again later"
+            )
 
     def _require_majority(self, after: Configuration) -> None:
         """Adding one that only learns changes no majority, and is allowed with any number of voters down."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from raftos.consensus.base import Role
-from raftos.consensus.changes import NEARLY_ENTRIES
+from raftos.consensus.changes import NEARLY_BYTES, NEARLY_ENTRIES
 from raftos.consensus.configuration import Add, Change, Promote, Remove, Standing
 from raftos.consensus.guard import Rules
 from raftos.consensus.messages import (
@@ -20,7 +20,7 @@ from raftos.consensus.messages import (
     VoteRequest,
 )
 from raftos.errors import Conflict, InvalidInput, NoQuorum, NotFound, OutcomeUnknown
-from tests.unit.consensus.wire import Wire, request
+from tests.unit.consensus.wire import TICK_S, Wire, request
 
 LEARN = Add("d", "127.0.0.1:4004", Standing.LEARNER)
 JOIN = Add("d", "127.0.0.1:4004", Standing.JOINING)
@@ -106,20 +106,46 @@ def test_a_joining_member_votes_by_itself_once_it_has_caught_up() -> None:
     assert not wire.leaders(), "two of four are no majority"
 
 
-def test_a_joining_member_that_lags_stays_a_learner() -> None:
-    """A voter that lacks much would hold up every write that needs it."""
+@pytest.mark.parametrize(
+    ("entries", "entry_bytes"), [(NEARLY_ENTRIES + 10, 10), (NEARLY_BYTES // 2**20 + 1, 2**20)]
+)
+def test_a_joining_member_that_lags_stays_a_learner(entries: int, entry_bytes: int) -> None:
+    """A voter that lacks much would hold up every write that needs it, be it many entries or large ones."""
     wire = Wire()
     wire.elect("a")
     wire.join("d")
-    wire.isolate("d")
-    wire.change("a", JOIN)
-    wire.pass_time(0.3)
-    for number in range(NEARLY_ENTRIES + 10):
-        wire.propose("a", f"{number}")
+    for _ in range(entries):
+        wire.propose("a", "x" * entry_bytes)
         wire.deliver()
+    a, log = wire["a"], wire.members["a"].journal
+    wire.change("a", JOIN)
+    lagged = False
+    while True:
+        matched = a.replication.matched("d")
+        lags = log.last_index - matched > NEARLY_ENTRIES or log.bytes_since(matched) > NEARLY_BYTES
+        lagged |= lags and a.replication.answers("d")
+        wire.tick("a", after_s=TICK_S)
+        if "d" in a.core.voters:
+            break
+        wire.give(wire.frames.pop(0))
+    assert lagged, "it was never heard while it lacked much, so nothing was refused"
+    assert not lags
+
+
+def test_a_joining_member_that_needs_a_snapshot_stays_a_learner() -> None:
+    """However few entries there are: a snapshot may hold more than all of them."""
+    wire = Wire(segment_bytes=600)
+    wire.elect("a")
+    wire.join("d")
+    for number in range(40):
+        wire.propose("a", f"value {number}")
+        wire.deliver()
+    wire.pass_time(0.2)
+    assert wire.trim("a") < NEARLY_ENTRIES
+    wire.change("a", JOIN)
     wire.pass_time(1)
     assert wire["a"].core.learners == ("d",)
-    wire.heal()
+    wire.install("d", "a")
     wire.until(lambda: "d" in wire["a"].core.voters)
 
 
