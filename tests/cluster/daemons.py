@@ -35,6 +35,8 @@ LIMIT_S = 30.0
 POLL_S = 0.02
 REQUEST_TIMEOUT_S = 15.0
 LOG_TAIL_LINES = 60
+EXPELLED = "was removed from the cluster"
+"""A daemon's last words, once it was told."""
 
 
 def wait_until(what: str, condition: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
@@ -208,13 +210,23 @@ class Cluster:
 
     def wait_ready(self, *members: Member) -> None:
         for member in members or self.members:
-            wait_until(f"{member.name} is ready", lambda member=member: self._ready_or_dead(member))  # type: ignore[misc]
+            wait_until(f"{member.name} is ready", lambda member=member: self._ready_or_gone(member))  # type: ignore[misc]
 
-    def _ready_or_dead(self, member: Member) -> bool:
-        if member.name not in {each.name for each in self.members}:
-            return True  # It was sent away meanwhile.
-        assert self.is_running(member), f"{member.name} ended: {self.log(member)[-2000:]}"
-        return self.is_ready(member)
+    def _ready_or_gone(self, member: Member) -> bool:
+        if self.is_running(member):
+            return self.is_ready(member)
+        # One that was sent away is told so when it starts, and ends.
+        assert self.dev.is_removed(member), f"{member.name} ended: {self.log(member)[-2000:]}"
+        return True
+
+    def belongs(self, member: Member) -> bool:
+        """Whether it is a member as far as the test knows: guests come and go."""
+        return member.name in {each.name for each in self.members}
+
+    def wait_expelled(self, member: Member) -> None:
+        """Wait until a removed member has ended by itself, and see that it said why."""
+        wait_until(f"{member.name}, which was removed, has ended", lambda: not self.is_running(member))
+        assert EXPELLED in self.log(member).splitlines()[-1]
 
     def status(self, member: Member) -> dict[str, Any]:
         """`/v1/status` as one member gives it; every hash in it is compared with all seen before."""

@@ -186,7 +186,8 @@ def leaders_fall_in_turn(arena: Arena) -> Iterator[None]:
 @contextmanager
 def killed_while_another_sleeps(arena: Arena) -> Iterator[None]:
     """One follower is paused, the leader is killed: of three no majority is left, of five there is one."""
-    sleeper, victim = arena.follower(), arena.cluster.leader()
+    victim = arena.cluster.leader()
+    sleeper = arena.choice.choice([each for each in arena.cluster.members if each is not victim])
     with paused(arena.cluster, sleeper):
         arena.cluster.kill(victim)
         yield

@@ -15,7 +15,7 @@ import pytest
 
 from raftos.errors import StartupError
 from raftos_cli.devcluster import PORTS, hold_port
-from tests.cluster.daemons import Cluster, wait_until
+from tests.cluster.daemons import EXPELLED, Cluster, wait_until
 from tests.cluster.growing import Growing
 from tests.cluster.writers import Writers
 
@@ -55,8 +55,7 @@ def test_the_leader_is_removed_under_load(growing: Growing) -> None:
         writers.progress(WRITES)
         growing.ok("node", "remove", leader.name, "--yes")
         writers.progress(WRITES)
-    wait_until("the removed daemon has ended", lambda: not growing.cluster.is_running(leader))
-    assert "removed" in growing.cluster.log(leader).splitlines()[-1]
+    growing.cluster.wait_expelled(leader)
     growing.cluster.members = [each for each in growing.cluster.members if each.name != leader.name]
     writers.check()
     states = {node["name"]: node["state"] for node in growing.json("dev", "status")["nodes"]}
@@ -66,7 +65,7 @@ def test_the_leader_is_removed_under_load(growing: Growing) -> None:
     assert "dev rejoin" in refused.stderr
     again = growing.run("node", "remove", leader.name)
     assert (again.returncode, "already" in again.stderr) == (0, True)
-    growing.cluster.forgive("removed")
+    growing.cluster.forgive(EXPELLED)
 
 
 def test_a_lost_leader_is_replaced_with_one_command(growing: Growing) -> None:

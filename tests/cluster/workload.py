@@ -27,6 +27,7 @@ from raftos.errors import Conflict as ConflictError
 from raftos.errors import Expired, NoQuorum, NotReady, OutcomeUnknown, Unreachable
 from raftos.errors import NotFound as NotFoundError
 from raftos.state.domains.kv import Compare, TxnDelete, TxnDeleted, TxnPut, TxnWritten
+from raftos_cli.devcluster import Member
 from tests.cluster.daemons import Cluster
 from tests.cluster.load import Load
 from tests.history.linearizability import Verdict
@@ -116,15 +117,19 @@ class Workload(Load):
                 patience_s = (PATIENT_S, IMPATIENT_S)[number % 2]
                 alone = self._user(f"only {member.name}", [member.endpoint], IMPATIENT_S)
                 roaming = self._user(f"first {member.name}", self._cluster.endpoints(member), patience_s)
-                group.create_task(self._act(alone))
+                group.create_task(self._act(alone, member))
                 group.create_task(self._act(roaming))
 
     def _user(self, name: str, endpoints: Sequence[str], patience_s: float) -> User:
         return User(self, name, self._cluster.async_client(endpoints, patience_s), self._random.random())
 
-    async def _act(self, user: User) -> None:
+    async def _act(self, user: User, only: Member | None = None) -> None:
+        """Until the end; a user of one member `only`, whenever that belongs to the cluster."""
         async with user.client:
             while not self._stop.is_set():
+                if only is not None and not self._cluster.belongs(only):
+                    await asyncio.sleep(OUTAGE_REST_S)  # Its failures would not be those of a fault.
+                    continue
                 failures = self.failures + self.failed_reads
                 await user.act()
                 failed = self.failures + self.failed_reads > failures

@@ -349,6 +349,8 @@ def test_what_members_alone_propose_is_no_route(tmp_path: Path) -> None:
         for tag in internal:
             refused = await api.post(path_of(tag), {"id": "id-n1"})
             assert (refused.status, refused.code) == (404, "not_found")
+            alone = (await api.batch([{"command": {"type": tag, "id": "id-n1"}}]))[0]
+            assert alone["error"]["code"] == "invalid"
         forget = {"command": {"type": "members.forget", "id": "id-n1"}}
         put = {"command": {"type": "kv.put", "key": "a", "value": "1"}}
         in_msgpack = await api.batch([forget, put])
