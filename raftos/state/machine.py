@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -45,6 +46,8 @@ __all__ = ["CannotApply", "Copied", "Machine", "Reader", "StateIncomplete"]
 
 _LOAD = "SELECT applied_index, time_ms, revision, horizon_ms, state_hash FROM machine"
 _SAVE = "UPDATE machine SET applied_index = ?, time_ms = ?, revision = ?, horizon_ms = ?, state_hash = ?"
+
+Seen = TypeVar("Seen")
 
 
 class Machine:
@@ -316,11 +319,24 @@ class Machine:
 
     def tables(self) -> list[str]:
         """What `damage` can be asked about; call both on a thread."""
-        return storage.tables(self._place.path)
+        return self._look(storage.tables)
 
     def damage(self, table: str) -> str | None:
         """One sentence when a table is damaged on the disk. Raises sqlite3.Error where it cannot look."""
-        return storage.damage(self._place.path, table)
+        return self._look(lambda path: storage.damage(path, table))
+
+    def _look(self, look: Callable[[Path], Seen]) -> Seen:
+        """What is seen in the file of the state, not in one that was replaced meanwhile and lost its log."""
+        while True:
+            path = self._place.path
+            try:
+                seen = look(path)
+            except sqlite3.Error:
+                if path == self._place.path:
+                    raise
+            else:
+                if path == self._place.path:
+                    return seen
 
     def check(self) -> None:
         """Raise AssertionError with one sentence for each invariant that does not hold."""

@@ -309,6 +309,27 @@ def test_a_query_in_the_old_file_ends_there_and_harms_nothing(
     reader.close()
 
 
+@pytest.mark.parametrize("seen", ["what a file without its log looks like", sqlite3.OperationalError("gone")])
+def test_a_scan_goes_over_as_well(
+    ahead: Feeder, behind: Feeder, monkeypatch: pytest.MonkeyPatch, seen: str | Exception
+) -> None:
+    """What it sees of the old file while that goes is neither damage nor trouble of this member."""
+    looked = []
+
+    def look(path: Path, table: str) -> str | None:
+        looked.append((path.name, table))
+        if len(looked) > 1:
+            return None
+        behind.machine.replace(incoming(ahead, behind))
+        if isinstance(seen, Exception):
+            raise seen
+        return seen
+
+    monkeypatch.setattr(storage, "damage", look)
+    assert behind.machine.damage("kv") is None
+    assert looked == [("state.sqlite3", "kv"), ("state-1.sqlite3", "kv")]
+
+
 def test_a_reader_that_cannot_go_over_says_so_and_tries_again(ahead: Feeder, behind: Feeder) -> None:
     """It never answers from the old state."""
     reader = behind.machine.reader()
