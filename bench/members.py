@@ -236,7 +236,7 @@ class Members:
         ) as process:
             try:
                 yield Running(process)
-            except BaseException:
+            except BaseException:  # Also Ctrl-C: a member without its bench would run on.
                 process.kill()
                 raise
 

@@ -108,7 +108,7 @@ def bring_up(cluster: DevCluster, first_port: int | None, timeout_s: float) -> l
     before = contexts.load()
     try:
         return _bring_up(cluster, timeout_s)
-    except BaseException:
+    except BaseException:  # Also Ctrl-C: no half of a cluster is to run on.
         cluster.kill(cluster.members)
         cluster.forget_processes()
         _restore_context(before)

@@ -315,7 +315,7 @@ class AsyncMessages:
         try:
             await self._events.__aenter__()
             self._waiting += await self._next()
-        except BaseException:
+        except BaseException:  # Also cancelling: a block that is not entered closes nothing.
             await self.aclose()
             raise
         return self

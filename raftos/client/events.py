@@ -280,7 +280,7 @@ class AsyncEvents(Generic[Value]):
             self._begin_search(self._core.timeout_s)
             while self._search is not None and (news := await self._next()):
                 self._arrivals.add(news)
-        except BaseException:
+        except BaseException:  # Also cancelling: a block that is not entered closes nothing.
             await self.aclose()
             raise
         return self

@@ -138,7 +138,7 @@ class AsyncLock:
         self._busy = True
         try:
             lease = await self._tenures.win(self.name, self._holder, ttl_s=self._ttl_s, wait_s=self._wait_s)
-        except BaseException:
+        except BaseException:  # Also cancelling: who waits no more may try again.
             self._busy = False
             raise
         self.token, self._ends_s, self._lost_because = lease.token, lease.ends_s, None
@@ -229,7 +229,7 @@ class Tenures:
         claim = Claim(self.kv, name, claimant, ttl_s=ttl_s, wait_s=wait_s)
         try:
             return await claim.win()
-        except BaseException:
+        except BaseException:  # Also cancelling: it may be won, and nobody would know.
             if claim.in_doubt:
                 self._withdrawals.add(task := asyncio.get_running_loop().create_task(claim.withdraw()))
                 task.add_done_callback(self._withdrawals.discard)

@@ -69,7 +69,7 @@ class AsyncSnapshot:
             if check is not None:
                 await asyncio.to_thread(check, part)
             await asyncio.to_thread(_put_in_place, part, target)
-        except BaseException:
+        except BaseException:  # Also cancelling: no half file stays.
             part.unlink(missing_ok=True)
             raise
         return saved

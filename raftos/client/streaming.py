@@ -170,6 +170,6 @@ async def open_stream(address: Address, request: bytes, timeout_s: float) -> tup
     stream = await connect(address, timeout_s, Stream)
     try:
         return await stream.begin(request, address.url, timeout_s), stream
-    except BaseException:
+    except BaseException:  # Also cancelling: nobody has the stream yet who could end it.
         stream.abort()
         raise

@@ -84,7 +84,7 @@ def open_member(
         if machine.applied_index < journal.first_index - 1:
             _restore(machine, snapshots, newest, journal.first_index - 1)
         _require_whole(journal, machine)
-    except BaseException:
+    except BaseException:  # Whatever it is, nobody has the machine yet who could close it.
         machine.close()
         raise
     return Opened(journal, snapshots, machine)

@@ -229,7 +229,7 @@ class SnapshotStore:
         except OSError as error:
             self._clean_up(partial)
             raise SnapshotFailed(f"cannot write a snapshot: {error}; free some space") from error
-        except BaseException:
+        except BaseException:  # What the pieces raise, or a bug: no half file takes space.
             self._clean_up(partial)
             raise
 
@@ -396,6 +396,6 @@ class Incoming:
             raise SnapshotFailed(
                 f"cannot receive the snapshot {self.name}: {error}; free some space"
             ) from error
-        except BaseException:
+        except BaseException:  # Whatever it is: of what is damaged nothing stays.
             self.abandon()
             raise
