@@ -215,8 +215,12 @@ class Link(asyncio.Protocol):
         self._write(join_frames(frames))
         return not self.closed
 
-    def keep_alive(self, now_s: float) -> None:
-        """Close the link if its peer is silent, or ping if we are. `now_s` is the loop's time."""
+    def keep_alive(self, now_s: float, paused_s: float = 0.0) -> None:
+        """Close the link if its peer is silent, or ping if we are. `now_s` is the loop's time.
+
+        For `paused_s` since the last call nothing could be read here: that was no silence of the peer.
+        """
+        self._heard_at_s = min(now_s, self._heard_at_s + paused_s)
         if now_s - self._heard_at_s >= self._settings.silent_after_s:
             self.close(f"it was silent for {self._settings.silent_after_s:g} s")
         elif now_s - self._sent_at_s >= self._settings.ping_after_s:

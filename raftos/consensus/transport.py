@@ -14,7 +14,8 @@ The transport knows nothing of Raft. Its rules:
   to, and reported from, a generation: what belongs to a link that is gone is dropped, never
   delivered over the next one. Within a generation frames arrive in order, each at most once.
 - Nothing is queued for a peer that is not linked, and a link whose peer does not read is closed:
-  whoever sends has to be able to send again. A peer that falls silent is found by pings.
+  whoever sends has to be able to send again. A peer that falls silent is found by pings; a while in
+  which this process itself did not run is no silence.
 - A long frame on a slow link shows that its sender lives before it is whole (`hearing`, see `link.py`).
 - The listener is called on the event loop, never from within `send` or `set_peer`, and never once
   `stop` was called. An exception it raises is logged, and closes the link it concerns.
@@ -115,6 +116,7 @@ class Transport:
         self._diallers: dict[str, asyncio.Task[None]] = {}
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
+        self._sweep_due_s = 0.0
         for peer, address in peers.items():
             self.set_peer(peer, address)
 
@@ -168,6 +170,7 @@ class Transport:
             self._identity = replace(self._identity, about=about)
         for peer in self._peers:
             self._dial(peer)
+        self._sweep_due_s = loop.time()
         self._sweep()
 
     async def stop(self) -> None:
@@ -275,9 +278,11 @@ class Transport:
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
-        self._links.keep_alive(loop.time())
-        period_s = min(self._settings.ping_after_s, self._settings.silent_after_s) / 4
-        self._sweeper = loop.call_later(period_s, self._sweep)
+        now_s = loop.time()
+        # Late only if this process could not run: what has arrived meanwhile may not have been read yet.
+        self._links.keep_alive(now_s, paused_s=max(0.0, now_s - self._sweep_due_s))
+        self._sweep_due_s = now_s + min(self._settings.ping_after_s, self._settings.silent_after_s) / 4
+        self._sweeper = loop.call_at(self._sweep_due_s, self._sweep)
 
 
 def check_peer(peer: str, address: str) -> None:
@@ -394,10 +399,10 @@ class _Links:
         """Whether a handshake failed only because another link was made, as when both sides dial."""
         return link.reason in {SUPERSEDED, CLOSED_EARLY} and link.peer in self.current
 
-    def keep_alive(self, now_s: float) -> None:
+    def keep_alive(self, now_s: float, paused_s: float) -> None:
         for link in list(self.current.values()):
             if not link.closed:
-                link.keep_alive(now_s)
+                link.keep_alive(now_s, paused_s)
 
     def complain(self, peer: str, remote: str, reason: str) -> None:
         """Log why there is no link, at most once a minute for each peer and reason: redials are many."""

@@ -88,9 +88,18 @@ class Terminal:
         """The screen, once `text` is the last that is to be seen. Raises AssertionError."""
         return self.wait_until(lambda seen: seen.endswith(text), f"{text!r} at the end")
 
-    def wait_until(self, holds: Callable[[str], bool], what: str = "it") -> str:
+    def press_until_end(self, key: str, text: str) -> None:
+        """Press a key, as a person would again if nothing happens, until `text` is the last to be seen."""
+        for _ in range(3):
+            self.type(key)
+            with suppress(AssertionError):
+                self.wait_until(lambda seen: seen.endswith(text), within_s=PATIENCE_S / 3)
+                return
+        self.wait_for_end(text)
+
+    def wait_until(self, holds: Callable[[str], bool], what: str = "it", within_s: float = PATIENCE_S) -> str:
         """The screen, once it `holds`. Raises AssertionError."""
-        deadline_s = time.monotonic() + PATIENCE_S
+        deadline_s = time.monotonic() + within_s
         while not holds(self.seen):
             assert time.monotonic() < deadline_s, f"no {what} in:\n{self.seen}\n{self.raw!r}"
             self._read(0.1)

@@ -98,8 +98,8 @@ def test_a_shell_completes_commands_options_keys_contexts_and_files(
     (tmp_path / "photograph.jpg").touch()
     with completing(shell, environment, tmp_path) as terminal:
         for typed, completed in TYPED.items():
-            terminal.type(typed + TAB)
-            terminal.wait_for_end(completed)
+            terminal.type(typed)
+            terminal.press_until_end(TAB, completed)
             terminal.type(CTRL_U)
             # Above it may stand what was typed before the shell was there to take it.
             terminal.wait_until(lambda seen, word=completed: not seen.endswith(word), "empty line")  # type: ignore[misc]
@@ -123,7 +123,12 @@ def test_a_shell_completes_commands_options_keys_contexts_and_files(
 )
 def test_what_bash_is_told(names: None, line: str, offered: list[str]) -> None:
     """Names of every kind, each as what follows the last end of a word that bash sees."""
-    assert told(line) == [f"plain,{name}" for name in offered]
+    assert told_in_the_end(line) == [f"plain,{name}" for name in offered]
+
+
+def told_in_the_end(line: str) -> list[str]:
+    """The answer to bash when Tab is pressed again: a cluster that was too late offered nothing."""
+    return told(line) or told(line) or told(line)
 
 
 def told(line: str, **environment: str) -> list[str]:

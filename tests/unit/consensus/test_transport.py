@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from contextlib import closing
 
 import pytest
@@ -11,7 +12,16 @@ import structlog
 
 from raftos.consensus.link import MAX_FRAME_BYTES, Settings
 from raftos.errors import StartupError
-from tests.unit.consensus.peers import NOWHERE, Member, Run, acceptor, linked_pair, started, stranger_at
+from tests.unit.consensus.peers import (
+    NOWHERE,
+    PATIENT,
+    Member,
+    Run,
+    acceptor,
+    linked_pair,
+    started,
+    stranger_at,
+)
 
 
 def test_two_members_are_linked_and_exchange_frames(run: Run) -> None:
@@ -53,7 +63,7 @@ def test_three_members_are_linked_pairwise(run: Run) -> None:
     async def scenario() -> None:
         ids = ("c", "a", "b")
         addresses = {member_id: f"127.0.0.1:{free_port()}" for member_id in ids}
-        members = [Member(each, addresses, listen_address=addresses[each]) for each in ids]
+        members = [Member(each, addresses, listen_address=addresses[each], settings=PATIENT) for each in ids]
         async with started(*members):
             for member in members:
                 await member.until_told(2)
@@ -140,6 +150,20 @@ def test_an_idle_link_stands_and_pings_are_not_heard(run: Run) -> None:
             await asyncio.sleep(1.2)
             assert len(a.links) == len(b.links) == 1
             assert a.frames == b.frames == []
+
+    run(scenario())
+
+
+def test_a_pause_of_ones_own_is_no_silence_of_the_peer(run: Run) -> None:
+    """A process that did not run for longer than silence is allowed goes on with the links it had."""
+
+    async def scenario() -> None:
+        settings = Settings(ping_after_s=0.05, silent_after_s=0.3)
+        async with linked_pair(settings) as (a, b):
+            for _ in range(2):
+                time.sleep(0.5)  # noqa: ASYNC251 - the pause of both
+                await asyncio.sleep(0.2)
+            assert len(a.links) == len(b.links) == 1
 
     run(scenario())
 
