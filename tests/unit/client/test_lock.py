@@ -222,10 +222,8 @@ async def test_the_lease_ends_by_the_clock_of_its_holder(agreement: MemoryCluste
     async with AsyncClient(timeout_s=0.5) as client, client.lock("a", ttl_s=2) as held:
         began = now_s()
         agreement.delay_s = 1_000
-        await asyncio.sleep(1.2)
-        assert not held.lost
         reason = await asyncio.wait_for(held.until_lost(), 5)
-        assert 1.5 < now_s() - began < 2.5
+        assert 1.5 < now_s() - began < 4
         assert reason == "lock 'a' was not renewed before its lease was over"
         agreement.delay_s = 0
 
@@ -331,13 +329,18 @@ async def test_a_claim_that_ends_in_doubt_says_so_and_is_withdrawn(agreement: Me
 
 async def test_a_claim_that_is_cancelled_on_its_way_is_withdrawn(agreement: MemoryCluster) -> None:
     """Its put was sent, so its answer is awaited in the background and the lock given back."""
-    agreement.delay_s = 0.7
+    agreement.delay_s = 1.5
     async with AsyncClient() as client:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
-                await client.lock("a").acquire()
+        claiming = asyncio.create_task(client.lock("a").acquire())
+
+        async def is_under_way() -> bool:
+            return any(member.proposals for member in agreement.members.values())
+
+        await until("the put is under way", is_under_way)
+        claiming.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await claiming
         agreement.delay_s = 0
-        await asyncio.sleep(0.1)
         assert await is_free(client), "the put was not under way any more: the test shows nothing"
         revision = (await client.kv.put("b", "1")).revision
         machine = next(iter(agreement.members.values())).machine
