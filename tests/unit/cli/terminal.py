@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 import pyte
 
 RAFTOS = (sys.executable, "-c", "from raftos_cli.main import main; main()")
@@ -65,7 +66,12 @@ class Terminal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
+        # All of its session: what a shell has begun outlives the shell, and zsh's then never rests.
+        while running := _of_session(self._process.pid):
+            for process in running:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            time.sleep(0.01)
         self._process.wait()
         os.close(self._master)
 
@@ -122,6 +128,15 @@ class Terminal:
                 self._stream.feed(data)
                 return True
         return False
+
+
+def _of_session(session: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 _LEADER = """

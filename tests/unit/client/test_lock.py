@@ -277,7 +277,7 @@ async def test_closing_the_client_loses_its_locks() -> None:
 
 async def test_a_release_that_cannot_be_told_leaves_the_lock_to_run_out(agreement: MemoryCluster) -> None:
     """The end of the block raises nothing; `release` itself says so; neither renews any more."""
-    async with AsyncClient(timeout_s=0.3) as client:
+    async with AsyncClient(timeout_s=1) as client:
         async with client.lock("a", ttl_s=2):
             agreement.delay_s = 1_000
         agreement.delay_s = 0
