@@ -35,6 +35,7 @@ TICK_S = 0.25
 NEWS_S = 8.0
 """How long the footer says that the member has changed."""
 HINTS = "F1 help  Ctrl-Q quit"
+_PARTS = "#name, Rooms, People, #title, Messages, #context, Composer, #footer"
 
 # What terminals without the newer keyboard protocol send for Alt-Enter. Textual would take it for Enter, and
 # a message would be on its way that its author meant to go on with.
@@ -139,8 +140,8 @@ class Chat(App[Exception]):
 
     @property
     def _stands(self) -> bool:
-        """Whether there is a screen: while the chat ends there is none any more."""
-        return bool(self.screen_stack and self.query(Messages))
+        """Whether there is a whole screen: while the chat ends, its parts go one by one."""
+        return bool(self.screen_stack) and len(self.query(_PARTS)) == len(_PARTS.split(","))
 
     @property
     def composer(self) -> Composer:

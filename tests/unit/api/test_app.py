@@ -205,11 +205,11 @@ def test_the_timeout_of_a_request_bounds_its_wait(tmp_path: Path) -> None:
     """Agreement that takes too long is given up in time."""
 
     async def scenario(api: Api) -> None:
-        api.cluster.delay_s = 1.0
+        api.cluster.delay_s = 60
         started = time.monotonic()
         response = await api.post("/v1/kv/put", {"key": "a", "value": "1"}, **{"raftos-timeout-ms": "50"})
         assert (response.status, response.code) == (503, "no_quorum")
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 5
 
     run(tmp_path, scenario)
 

@@ -217,6 +217,20 @@ def test_scrolling_back_leads_to_the_first_message() -> None:
 
 
 @pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("part", ["#footer", "Composer", "Rooms", "#title"])
+def test_time_that_passes_while_the_chat_ends_is_no_error(part: str) -> None:
+    """Its parts go one by one, in no order to count on; what is left is not written to any more."""
+
+    async def scenario(screen: Screen) -> None:
+        await screen.shows("hello, all")
+        await screen.app.query_one(part).remove()
+        screen.app._tick()
+        screen.app._show()
+
+    chatting(scenario)
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_search_leads_to_the_message() -> None:
     """In any room, however long ago; Escape leads nowhere."""
 

@@ -32,7 +32,7 @@ def test_a_cluster_that_is_not_there_ends_them_all(
     """Following goes on for ever once it was connected; before that the timeout counts."""
     began = time.monotonic()
     ended = raftos(*command, "--timeout", "0.3", "-o", "json")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 4
     assert (ended.exit_code, ended.stdout) == (5, "")
     assert json.loads(ended.stderr)["error"]["code"] == "unreachable"
 

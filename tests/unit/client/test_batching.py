@@ -110,7 +110,7 @@ async def test_a_deadline_ends_calls_that_never_flew() -> None:
         began = time.monotonic()
         calls = [client.kv.put(f"{number}", "1") for number in range(FLIGHTS * BATCH_ITEMS + 1)]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         codes = [outcome.code for outcome in outcomes if isinstance(outcome, RaftosError)]
         assert codes[0] == "outcome_unknown"
         assert codes[-1] == "unreachable"

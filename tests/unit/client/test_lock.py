@@ -101,7 +101,7 @@ async def test_patience_ends() -> None:
         began = time.monotonic()
         with pytest.raises(Conflict, match="held by"):
             await client.lock("a", wait_s=0.5).acquire()
-        assert 0.5 <= time.monotonic() - began < 2
+        assert 0.5 <= time.monotonic() - began < 5
 
 
 async def test_waiting_costs_the_cluster_nothing(agreement: MemoryCluster) -> None:
@@ -363,7 +363,7 @@ async def test_closing_the_client_waits_for_a_withdrawal_but_not_for_long(agreem
         agreement.outcome_unknown, agreement.delay_s = False, delay_s
         began = time.monotonic()
         await client.close()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
         agreement.delay_s = 0
         async with AsyncClient() as other:
             assert await is_free(other) is is_withdrawn

@@ -173,7 +173,7 @@ def test_the_higher_id_dials_no_sooner_than_it_has_to(run: Run) -> None:
             async with started(b):
                 await b.until_told(1)
                 took_s = asyncio.get_running_loop().time() - began_s
-                assert 0.3 <= took_s < 2
+                assert 0.3 <= took_s < 5
 
     run(scenario())
 
