@@ -9,6 +9,7 @@ step that concerns two of them can be cut short, and is finished here:
 | a state before the journal's first entry  | it was not exchanged yet    | the snapshot replaces it |
 | a damaged state that came from a snapshot | a bad disk                  | the snapshot replaces it |
 | a state beyond the journal                | log entries are missing     | the start is refused     |
+| no journal, but one was begun             | log and votes are missing   | the start is refused     |
 | a damaged snapshot beyond the journal     | a bad disk                  | the start is refused     |
 | a snapshot that is of another version     | an upgrade is under way     | the start is refused     |
 """
@@ -44,13 +45,30 @@ class Opened:
     machine: Machine
 
 
-def open_data(folder: Path, cluster_id: str, member_id: str) -> Opened:
-    """Open a member's data directory, or begin in an empty one. Raises StartupError."""
+def open_data(folder: Path, cluster_id: str, member_id: str, *, begun: bool = False) -> Opened:
+    """Open a member's data directory, or begin in an empty one: then it has a journal. Raises StartupError.
+
+    One that has `begun` has had a journal, and is refused without.
+    """
     journal = Journal.open(_storage(folder / "journal"), Identity(cluster_id, member_id))
+    if begun and journal.is_new:
+        journal.close()
+        raise StartupError(
+            f"the journal of this member is gone from {folder}, and with it entries and votes that others "
+            "count on; mount or restore it, or let this member rejoin under a new id (`raftos dev rejoin`, "
+            "`raftos start --rejoin`)"
+        )
     snapshots = SnapshotStore(_storage(folder / "snapshots"), cluster_id)
-    return open_member(
+    opened = open_member(
         journal, snapshots, folder / "state", lambda state: Machine(state, cluster_id=cluster_id)
     )
+    journal.begin()
+    try:
+        write_now(journal)
+    except StartupError:
+        opened.machine.close()
+        raise
+    return opened
 
 
 def _storage(folder: Path) -> FileStorage:

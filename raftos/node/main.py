@@ -40,6 +40,7 @@ from raftos.errors import Fault, RaftosError
 from raftos.member import Member
 from raftos.node import offline
 from raftos.node.background import Background
+from raftos.node.begun import Begun
 from raftos.node.directory import DataDirectory, read_secret
 from raftos.node.logs import configure_logs
 from raftos.state.domains import members
@@ -66,11 +67,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--config", required=True, type=Path, help="the member's configuration, a JSON file")
     try:
-        config = load(parser.parse_args(words).config)
+        file = parser.parse_args(words).config
+        config = load(file)
         configure_logs(config.log_level, config.name)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         _allow_many_connections()
-        uvloop.run(run(config))
+        uvloop.run(run(config, Begun(file, config)))
     except RaftosError as error:
         sys.stderr.write(f"raftos: {error.message}\n")
         return error.exit_code
@@ -83,7 +85,7 @@ def _allow_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-async def run(config: Config) -> None:
+async def run(config: Config, begun: Begun) -> None:
     """Serve until SIGTERM or SIGINT. Raises StartupError, or Fault when this member may not go on."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -91,7 +93,7 @@ async def run(config: Config) -> None:
     secret = read_secret(Path(config.secret_file))
     with DataDirectory(config) as directory, listen(config.api_address) as listener:
         directory.claim()
-        async with running(config, secret, directory.path, listener) as driver:
+        async with running(config, secret, directory.path, listener, begun) as driver:
             gc.freeze()  # What the start made stays; the collector need not look at it again.
             _log.info("serving", api=config.api_address, peers=config.peer_address)
             try:
@@ -104,14 +106,15 @@ async def run(config: Config) -> None:
 
 @asynccontextmanager
 async def running(
-    config: Config, secret: bytes, path: Path, listener: socket.socket
+    config: Config, secret: bytes, path: Path, listener: socket.socket, begun: Begun
 ) -> AsyncIterator[Driver]:
     """All parts of one member, started in order and stopped in reverse."""
     host, port = listener.getsockname()[:2]
     async with AsyncExitStack() as stack:
-        opened = open_data(path, config.cluster_id, config.member_id)
+        opened = open_data(path, config.cluster_id, config.member_id, begun=begun.is_remembered())
         machine = opened.machine
         stack.callback(machine.close)
+        begun.remember()
         driver = Driver(
             config, secret, opened, addresses=_addresses(machine), version=version("raftos-cluster")
         )

@@ -141,6 +141,11 @@ class Journal:
         return self._log.marks.at(index)
 
     @property
+    def is_new(self) -> bool:
+        """Whether nothing was ever written: there is no file, or a first one without its header."""
+        return self._segment == 1 and not self._offset
+
+    @property
     def size_bytes(self) -> int:
         """How much of the disk the segments take that are not trimmed."""
         return self._held.closed_bytes + self._offset
@@ -208,6 +213,14 @@ class Journal:
             return
         self.term, self.vote = term, vote
         self._buffer_record(HARD_STATE, 0, term, (vote or "").encode())
+
+    def begin(self) -> None:
+        """Let the next write make a new journal's file, though nothing is in it; another one has its file.
+
+        Once it is durable, an empty folder is a journal that was lost, and not one that has promised nothing.
+        """
+        if self.is_new:
+            self.position += 1
 
     # The head.
 

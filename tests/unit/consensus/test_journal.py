@@ -8,6 +8,7 @@ import random
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from zlib import crc32
 
@@ -50,6 +51,23 @@ class TestLog:
         assert (journal.term, journal.vote, journal.synced_index) == (0, None, 0)
         assert journal.take() is None
         assert storage.image() == {}
+
+    def test_a_journal_that_begins_has_a_file_before_it_has_a_record(self, storage: ForgetfulStorage) -> None:
+        """Whatever a power cut takes, it is a new one or an empty one; beginning again is no mutation."""
+        for cut in range(20):
+            journal = open_journal(storage)
+            assert journal.is_new
+            journal.begin()
+            storage.cut_after = cut
+            with suppress(PowerCut):
+                flush(journal)
+                break
+            storage = storage.power_cut(random.Random(cut))
+        storage.cut_after = None
+        again = open_journal(storage.power_cut(random.Random(0)))
+        assert (again.is_new, again.last_index, again.term, again.vote) == (False, 0, 0, None)
+        again.begin()
+        assert again.take() is None
 
     def test_what_is_buffered_is_visible_at_once(self, storage: ForgetfulStorage) -> None:
         """The engine sees its own entries before the disk does."""

@@ -112,6 +112,26 @@ def test_an_empty_directory_is_a_new_member(tmp_path: Path) -> None:
         assert parts.snapshots.newest is None
 
 
+@pytest.mark.parametrize("left", [["journal", "state"], ["state"], ["snapshots"], []], ids="+".join)
+def test_a_journal_that_is_gone_is_no_new_one(tmp_path: Path, left: list[str]) -> None:
+    """Even of a member that has promised nothing yet there is a file, so that none is one that was lost."""
+    with opened(tmp_path / "b") as parts:
+        fill(parts, 3)
+        snapshot(parts, tmp_path / "b")
+    with opened(tmp_path / "a"):
+        pass
+    open_data(tmp_path / "a", "cluster", "a", begun=True).machine.close()
+    shutil.rmtree(tmp_path / "a")
+    (tmp_path / "a").mkdir()
+    for name in left:
+        shutil.copytree(tmp_path / "b" / name, tmp_path / "a" / name)
+    if "journal" in left:
+        for segment in (tmp_path / "a" / "journal").iterdir():
+            segment.write_bytes(b"")
+    with pytest.raises(StartupError, match="gone"):
+        open_data(tmp_path / "a", "cluster", "a", begun=True)
+
+
 def test_a_snapshot_that_arrived_but_was_not_installed_is_installed_now(tmp_path: Path) -> None:
     """The machine stopped between the two."""
     with opened(tmp_path / "a") as parts:
