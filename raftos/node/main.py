@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import os
 import resource
 import signal
 import socket
@@ -75,6 +76,10 @@ def main(arguments: list[str] | None = None) -> int:
         uvloop.run(run(config, Begun(file, config)))
     except RaftosError as error:
         sys.stderr.write(f"raftos: {error.message}\n")
+        if isinstance(error, Fault):
+            # Not in good order: SQLite would move a log whose sync may have failed into the database.
+            sys.stderr.flush()
+            os._exit(error.exit_code)
         return error.exit_code
     return 0
 

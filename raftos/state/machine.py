@@ -79,6 +79,8 @@ class Machine:
         self._is_copying = False
         self._synced_folder_of: Path | None = None
         self._sync_trouble = ""
+        self._disk_lock = threading.Lock()
+        """A sync beside another one that fails could succeed without what that one lost."""
         self._listener: Callable[[Sequence[Told]], None] | None = None
         self._replaced_listener: Callable[[], None] | None = None
         self.faults = 0
@@ -210,6 +212,7 @@ class Machine:
             with suppress(sqlite3.Error):  # Then the next turn tries again, and says why it cannot.
                 self._end_transaction()
             if is_own_trouble(error):
+                self._note_lost_sync(error)
                 raise CannotApply(
                     f"cannot apply log entry {self.applied_index + 1}: {error}; "
                     "this member tries again until its disk allows it"
@@ -233,13 +236,17 @@ class Machine:
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database file; call it on a thread. Raises CannotApply."""
-        path = self._place.path
-        try:
-            storage.checkpoint(path, in_full=not self._is_copying)
-        except (sqlite3.Error, OSError) as error:
-            if path != self._place.path:
-                return  # Replaced meanwhile: there is nothing to move in the old one.
-            raise CannotApply(f"cannot write the state to disk: {error}; free some space") from error
+        with self._disk_lock:
+            path = self._place.path
+            # What the log lacks on the disk must not be moved: a power cut would leave half of it.
+            self._refuse_unsynced()
+            try:
+                storage.checkpoint(path, in_full=not self._is_copying)
+            except (sqlite3.Error, OSError) as error:
+                if path != self._place.path:
+                    return  # Replaced meanwhile: there is nothing to move in the old one.
+                self._note_lost_sync(error)
+                raise CannotApply(f"cannot write the state to disk: {error}; free some space") from error
 
     def copy_to(self, path: Path) -> Copied:
         """Copy the state as of one moment into the file `path`; call it on a thread, while others apply.
@@ -268,24 +275,42 @@ class Machine:
     def sync(self) -> int:
         """Make durable what is applied; up to which log index it is. Call it on a thread.
 
-        Raises CannotApply. After a failed sync it does so for ever, because what the disk lost looks written
-        from then on: this process never again knows what of the state is durable.
+        Raises CannotApply. After a failed sync it does so for ever, as `checkpoint` does: see `sync_trouble`.
         """
-        while not self._sync_trouble:
-            path, index = self._place.path, self.applied_index
-            try:
-                storage.sync_log(path)
-                if self._synced_folder_of != path:
-                    sync_folder(path.parent)
-                    sync_folder(path.parent.parent)
-                    self._synced_folder_of = path
-            except OSError as error:
-                if self._place.path == path:
-                    self._sync_trouble = f"cannot sync the state: {error}; check the disk and start again"
-            else:
-                if self._place.path == path:
-                    return index
-        raise CannotApply(self._sync_trouble)
+        with self._disk_lock:
+            while True:
+                self._refuse_unsynced()
+                path, index = self._place.path, self.applied_index
+                try:
+                    storage.sync_log(path)
+                    if self._synced_folder_of != path:
+                        sync_folder(path.parent)
+                        sync_folder(path.parent.parent)
+                        self._synced_folder_of = path
+                except OSError as error:
+                    if self._place.path == path:
+                        self._note_lost_sync(error)
+                        raise CannotApply(f"cannot sync the state: {error}; check the disk") from error
+                else:
+                    if self._place.path == path:
+                        return index
+
+    @property
+    def sync_trouble(self) -> str:
+        """Why the process has to end: a sync failed, whoever asked for it. Else empty.
+
+        What the disk lost looks written from then on, and later syncs succeed without it: this process never
+        again knows what of the state is durable.
+        """
+        return self._sync_trouble
+
+    def _note_lost_sync(self, error: BaseException) -> None:
+        if storage.is_lost_sync(error):
+            self._sync_trouble = f"cannot sync the state: {error}; check the disk and start again"
+
+    def _refuse_unsynced(self) -> None:
+        if self._sync_trouble:
+            raise CannotApply(self._sync_trouble)
 
     def replace(self, incoming: Path) -> None:
         """Go on from the state in `incoming`, a closed and synced file in this folder (`restore_file`).
@@ -350,4 +375,5 @@ class Machine:
             raise AssertionError("; ".join(wrong))
 
     def close(self) -> None:
-        self._db.close()
+        if not self._sync_trouble:  # The last connection moves the log into the database when it closes.
+            self._db.close()

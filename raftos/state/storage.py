@@ -18,10 +18,11 @@ opened for it: closing any descriptor of it would drop the locks that SQLite hol
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -91,6 +92,27 @@ def is_own_trouble(error: BaseException) -> bool:
     return isinstance(error, OSError | MemoryError)
 
 
+def is_lost_sync(error: BaseException) -> bool:
+    """Whether a sync failed: what it was to write may be lost, and looks written from then on."""
+    if isinstance(error, OSError):
+        return error.errno not in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # Those are of opening a file.
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code in {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC}
+
+
+def _forget_cached_log(path: Path) -> None:
+    """Have the log of a state read from the disk: pages that an earlier process failed to sync look written.
+
+    Those of the database file do no harm: what failed to get there is still in the log.
+    """
+    with suppress(FileNotFoundError):
+        descriptor = os.open(place.beside(path, "-wal"), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether an error says that a database is not whole, rather than that it cannot be used now."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -141,6 +163,7 @@ def open_state(
     with startup_sentences(directory):
         directory.mkdir(parents=True, exist_ok=True)
         path = place.current_file(directory)
+        _forget_cached_log(path)
         found = _refuse_foreign(path, cluster_id) if path.exists() else FORMAT
         place.clean(directory, path)
         return open_file(path, cluster_id, schema, upgrades, found)

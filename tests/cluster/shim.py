@@ -93,11 +93,11 @@ class Shim:
 class ShimmedCluster(Cluster):
     """A cluster of which every daemon is started with the shim."""
 
-    def __init__(self, directory: Path, size: int = 3) -> None:
-        super().__init__(directory, size)
+    def __init__(self, directory: Path, part: str = "") -> None:
+        super().__init__(directory)
         library = compiled(directory)
         self.shims = {
-            member.name: Shim(directory / f"{member.name}.control", self.dev.data_dir(member), library)
+            member.name: Shim(directory / f"{member.name}.control", self.dev.data_dir(member) / part, library)
             for member in self.members
         }
 
@@ -113,9 +113,12 @@ class ShimmedCluster(Cluster):
 
 
 @contextmanager
-def shimmed_cluster(directory: Path) -> Iterator[ShimmedCluster]:
-    """Three members that do not run yet; afterwards none is left running, and their logs have to be clean."""
-    made = ShimmedCluster(directory)
+def shimmed_cluster(directory: Path, part: str = "") -> Iterator[ShimmedCluster]:
+    """Three members that do not run yet; afterwards none is left running, and their logs have to be clean.
+
+    The disk is that of their data directories, or that of a folder in each.
+    """
+    made = ShimmedCluster(directory, part)
     try:
         yield made
         made.check_logs()

@@ -164,6 +164,25 @@ def test_an_idle_leader_whose_disk_fails_ends(shimmed: ShimmedCluster, number: i
     shimmed.settle()
 
 
+def test_a_member_whose_state_alone_cannot_be_synced_ends(tmp_path: Path) -> None:
+    """The journal is durable and takes writes, yet nobody knows what becomes of the state in a power cut."""
+    with shimmed_cluster(tmp_path, "state") as made:
+        made.forgive(LAST_WORDS)
+        made.start()
+        made.settle()
+        leader = made.leader()
+        made.of(leader).fail_syncs()
+        with made.client(*made.followers()) as client:
+            client.kv.put("the last straw", "1")
+            wait_until(f"{leader.name} stops", lambda: not made.is_running(leader))
+            assert client.kv.get("the last straw").version == 1
+        assert last_words(made, leader) == 1
+        assert "cannot sync the state" in made.log(leader)
+        made.of(leader).heal()
+        made.start(leader)
+        made.settle()
+
+
 def test_all_disks_fail_at_once(shimmed: ShimmedCluster) -> None:
     """Nobody is left, and everything that was acknowledged is there once the disks are good again."""
     with Workload(shimmed, 6) as load:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -174,6 +177,62 @@ def test_after_a_failed_sync_nothing_is_ever_called_durable(feeder: Feeder) -> N
         feeder.machine.sync()
     feeder.reopen()
     assert feeder.machine.sync() == 1
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC])
+def test_a_checkpoint_whose_sync_failed_is_the_last(
+    feeder: Feeder, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Later syncs would succeed without what this one lost, and a checkpoint move what is not there."""
+    feeder.do(kv.Put("a", b"1"))
+    database = feeder.folder / storage.FILE_NAME
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "checkpoint", partial(_fails, code))
+        with pytest.raises(CannotApply, match="cannot write the state"):
+            feeder.machine.checkpoint()
+    before = database.read_bytes()
+    for relied_on in (feeder.machine.sync, feeder.machine.checkpoint):
+        with pytest.raises(CannotApply, match="start again"):
+            relied_on()
+    assert "start again" in feeder.machine.sync_trouble
+    feeder.machine.close()
+    assert database.read_bytes() == before
+
+
+def test_a_turn_whose_sync_failed_is_the_last_to_be_believed(
+    feeder: Feeder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite syncs when it begins its log anew, which a commit may do."""
+    with monkeypatch.context() as patch:
+        patch.setattr("raftos.state.tally.Tallies.save", lambda _: _fails(sqlite3.SQLITE_IOERR_FSYNC))
+        with pytest.raises(CannotApply):
+            feeder.do(kv.Put("a", b"1"))
+    with pytest.raises(CannotApply, match="start again"):
+        feeder.machine.sync()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_want_of_open_files_is_no_failed_sync(
+    feeder: Feeder, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Nothing was to be written yet, so nothing is lost; another time it may go."""
+    feeder.do(kv.Put("a", b"1"))
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "sync_log", partial(_raises, OSError(number, os.strerror(number))))
+        with pytest.raises(CannotApply, match="cannot sync the state"):
+            feeder.machine.sync()
+    assert feeder.machine.sync_trouble == ""
+    assert feeder.machine.sync() == 1
+
+
+def _fails(code: int, *_: object, **__: object) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+    raise error
+
+
+def _raises(error: Exception, *_: object) -> None:
+    raise error
 
 
 # Put together from a snapshot.
