@@ -15,7 +15,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 SMALL_BYTES = 4 * 1024
 QUICK_S = 0.001
@@ -93,3 +93,38 @@ class Disk:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
+
+
+class Removals:
+    """Files on their way off the disk, oldest first; `failed` is told what keeps them, and may call `go_on`.
+
+    One that waits for space holds up those after it: were it overtaken, there would be a gap behind it.
+    """
+
+    def __init__(
+        self, disk: Disk, remove: Callable[[Sequence[str]], None], failed: Callable[[Exception], None]
+    ) -> None:
+        self._disk = disk
+        self._remove = remove
+        self._failed = failed
+        self._names: list[str] = []
+
+    def add(self, names: Sequence[str]) -> None:
+        """Remove these after those before them, on the thread."""
+        is_under_way = bool(self._names)
+        self._names += names
+        if not is_under_way:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Try what is left; call it once for each `failed`."""
+        names = tuple(self._names)
+        if names:
+            self._disk.run_apart(lambda: self._remove(names), lambda failure: self._ended(names, failure))
+
+    def _ended(self, names: Sequence[str], failure: Exception | None) -> None:
+        if failure is None:
+            del self._names[: len(names)]
+            self.go_on()
+        else:
+            self._failed(failure)

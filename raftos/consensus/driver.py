@@ -28,7 +28,7 @@ from raftos.consensus.base import Expelled, Handler, Role, Status
 from raftos.consensus.calls import Calls, Handover, LeaderCall, chunks, decode_call, encode_call, joined
 from raftos.consensus.configuration import Change, Configuration, encode
 from raftos.consensus.core import Output, Timings
-from raftos.consensus.disk import Disk
+from raftos.consensus.disk import Disk, Removals
 from raftos.consensus.journal import DiskFull, Write
 from raftos.consensus.keeper import HeldSnapshot, Keeper, Policy
 from raftos.consensus.messages import Answered, Asked, Malformed, Message, SnapshotPiece, SnapshotWanted
@@ -86,6 +86,7 @@ class Driver:
         self._transport: Transport
         self._loop: asyncio.AbstractEventLoop
         self._disk: Disk
+        self._removals: Removals
         self._writing = False
         self._disk_trouble: str | None = None
         self._apply_trouble: str | None = None
@@ -134,6 +135,7 @@ class Driver:
         )
         self._questions = Questions(self._transport.send, self._answer)
         self._disk = Disk(self._loop.call_soon_threadsafe)
+        self._removals = Removals(self._disk, self._journal.writer.remove, self._not_removed)
         self._worker = Worker(self._fail)
         self._keeper = Keeper(
             self,
@@ -299,6 +301,8 @@ class Driver:
         try:
             self._replica.tick(time.monotonic())
             self._keeper.tick()
+            if self._machine.sync_trouble and not self.failed.done():
+                self._fail(CannotApply(self._machine.sync_trouble))
         except Exception as failure:  # noqa: BLE001 - as in `_run`
             self._fail(failure)
         self._kick()
@@ -416,14 +420,12 @@ class Driver:
         self._worker.work(job, concluded)
 
     def remove_segments(self, names: list[str]) -> None:
-        self._disk.run_apart(
-            lambda: self._journal.writer.remove(names), lambda failure: self._removed(names, failure)
-        )
+        self._removals.add(names)
 
-    def _removed(self, names: list[str], failure: Exception | None) -> None:
+    def _not_removed(self, failure: Exception) -> None:
         if isinstance(failure, DiskFull) and not self._stopped:
-            self._loop.call_later(_RETRY_S, self.remove_segments, names)
-        elif failure is not None and not self._stopped:
+            self._loop.call_later(_RETRY_S, self._removals.go_on)
+        elif not self._stopped:
             self._fail(failure)
 
     def exchange(self, path: Path, stored: Stored) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
@@ -273,6 +274,47 @@ def test_what_became_durable_on_the_thread_is_acknowledged_without_another_event
                 await asyncio.sleep(0.05)
 
     run(scenario())
+
+
+class FullOnce(FileStorage):
+    """The first removal finds no space, as it may on a file system that copies on write."""
+
+    refused = ""
+
+    def remove(self, name: str) -> None:
+        if not self.refused:
+            self.refused = name
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().remove(name)
+
+
+@pytest.mark.parametrize("wait_s", [0.1, 0.6], ids=["it stops first", "there is space again"])
+def test_a_segment_that_waits_for_space_is_not_overtaken(tmp_path: Path, wait_s: float) -> None:
+    """Whenever the member stops, what is left of its journal has no gap."""
+    identity = Identity("test", "m1")
+
+    async def scenario() -> None:
+        journal = Journal.open(FullOnce(tmp_path / "journal"), identity, segment_bytes=1_000)
+        snapshots = SnapshotStore(FileStorage(tmp_path / "snapshots"), "test")
+        parts = open_member(
+            journal, snapshots, tmp_path / "state", lambda state: Machine(state, cluster_id="test")
+        )
+        driver = Driver(config(tmp_path), bytes(32), parts)
+        await driver.start()
+        for _ in range(20):
+            await driver.propose(puts(driver, 5, b"v" * 200), driver.now() + 5)
+        segments = len(list((tmp_path / "journal").iterdir()))
+        for index in (8, 16):  # Two snapshots, one soon after the other.
+            parts.machine.sync()
+            journal.trim(index)
+            driver.remove_segments(journal.take_removals())
+        await asyncio.sleep(wait_s)
+        await driver.stop()
+        parts.machine.close()
+        assert (len(list((tmp_path / "journal").iterdir())) < segments) == (wait_s > 0.25)
+
+    run(scenario())
+    Journal.open(FileStorage(tmp_path / "journal"), identity).close()
 
 
 def _raise(failure: Exception) -> None:
