@@ -95,6 +95,8 @@ def open_member(
     if newest is not None and _is_ahead(journal, newest):
         refuse_unreadable(newest)
         _require_sound(snapshots, newest)
+        with _restoring():
+            snapshots.sync_names()
         _begin_after(journal, newest)
     _require_readable(journal)
     machine = _open_machine(state, open_machine, snapshots)

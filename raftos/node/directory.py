@@ -20,7 +20,7 @@ from typing import Self
 import msgspec
 
 from raftos.config import Config
-from raftos.durable import write_file
+from raftos.durable import make_folder, write_file
 from raftos.errors import StartupError
 
 SECRET_BYTES = 32
@@ -95,7 +95,7 @@ class DataDirectory:
     def _take_lock(self) -> int:
         """A lock on the directory itself: it needs no file, and ends with the process however that ends."""
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.path)
             lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             raise StartupError(f"cannot use the data directory {self.path}: {error.strerror}") from error

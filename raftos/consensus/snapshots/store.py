@@ -176,6 +176,18 @@ class SnapshotStore:
         except OSError as error:
             raise SnapshotFailed(f"cannot remove old snapshots: {error}; check the disk") from error
 
+    def sync_names(self) -> None:
+        """Have what is kept still be there after a power cut. Raises SnapshotFailed.
+
+        A process that was killed may have renamed one, and not have synced the folder any more.
+        """
+        try:
+            self._storage.sync_directory()
+        except OSError as error:
+            raise SnapshotFailed(
+                f"cannot sync the folder of the snapshots: {error}; check the disk"
+            ) from error
+
     # Reading.
 
     def read(self, name: str, offset: int, size: int) -> bytes:

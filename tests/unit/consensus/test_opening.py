@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,10 +17,10 @@ import pytest
 from raftos.config import Config, Voter
 from raftos.consensus.configuration import Configuration, decode, encode
 from raftos.consensus.guard import NO_OP, REGULAR
-from raftos.consensus.journal import Writer
-from raftos.consensus.opening import Opened, open_data, write_now
+from raftos.consensus.journal import Identity, Journal, Writer
+from raftos.consensus.opening import Opened, open_data, open_member, write_now
 from raftos.consensus.recovery import TERMS_AHEAD, make_sole_voter
-from raftos.consensus.snapshots import Header, Stored, pieces_of
+from raftos.consensus.snapshots import Header, SnapshotStore, Stored, pieces_of
 from raftos.errors import StartupError
 from raftos.levels import LEVEL
 from raftos.state import copying, place
@@ -27,6 +28,7 @@ from raftos.state.command import encode_entry, encode_request, new_request_id
 from raftos.state.domains.kv import Get, Put
 from raftos.state.machine import Machine
 from raftos.state.storage import FORMAT, OLDEST_FORMAT
+from tests.unit.consensus.forgetful import ForgetfulStorage, PowerCut
 from tests.unit.damaging import overwrite
 from tests.unit.enabling import enabled
 
@@ -130,6 +132,51 @@ def test_a_journal_that_is_gone_is_no_new_one(tmp_path: Path, left: list[str]) -
             segment.write_bytes(b"")
     with pytest.raises(StartupError, match="gone"):
         open_data(tmp_path / "a", "cluster", "a", begun=True)
+
+
+class Interrupted(Machine):
+    """The power fails just when its state would be exchanged."""
+
+    def replace(self, incoming: Path) -> None:
+        raise PowerCut
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_journal_gives_way_only_to_a_snapshot_with_a_durable_name(tmp_path: Path, seed: int) -> None:
+    """One process was killed between renaming it and syncing the folder; the power failed in the next one."""
+    with opened(tmp_path / "b") as parts:
+        fill(parts, 30)
+        stored = snapshot(parts, tmp_path / "b")
+        content = parts.snapshots.read(stored.name, 0, stored.size_bytes)
+    disk, shelf = ForgetfulStorage(), ForgetfulStorage()
+    with from_storages(disk, shelf, tmp_path / "a") as parts:
+        fill(parts, 5)
+        incoming = parts.snapshots.incoming(stored.name, len(content))
+        incoming.write(0, content)
+        shelf.cut_after = 2
+        with pytest.raises(PowerCut):
+            incoming.complete()
+    shelf.cut_after = None
+    assert stored.name in shelf.files
+    with pytest.raises(PowerCut), from_storages(disk, shelf, tmp_path / "a", Interrupted):
+        pass
+    choice = random.Random(seed)
+    with from_storages(disk.power_cut(choice), shelf.power_cut(choice), tmp_path / "a") as parts:
+        assert parts.machine.applied_index == 31
+
+
+@contextmanager
+def from_storages(
+    disk: ForgetfulStorage, shelf: ForgetfulStorage, state: Path, kind: type[Machine] = Machine
+) -> Iterator[Opened]:
+    journal = Journal.open(disk, Identity("cluster", "a"))
+    parts = open_member(
+        journal, SnapshotStore(shelf, "cluster"), state, lambda folder: kind(folder, cluster_id="cluster")
+    )
+    try:
+        yield parts
+    finally:
+        parts.machine.close()
 
 
 def test_a_snapshot_that_arrived_but_was_not_installed_is_installed_now(tmp_path: Path) -> None:

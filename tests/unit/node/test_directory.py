@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,25 @@ def test_a_new_directory_is_claimed_and_known_again(tmp_path: Path) -> None:
         with DataDirectory(config) as directory:
             directory.claim()
     assert (tmp_path / "data").stat().st_mode & 0o077 == 0
+
+
+def test_a_power_cut_does_not_take_the_whole_directory_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names of the folders on the way to it are as durable as what will be in it."""
+    synced = set()
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    folder = tmp_path / "members" / "n1" / "data"
+    for _ in range(2):
+        DataDirectory(members_config(folder, ["n1"], "n1")).close()
+        assert folder.parent.stat().st_ino in synced
+    assert {each.stat().st_ino for each in (tmp_path, tmp_path / "members", folder.parent)} <= synced
 
 
 def test_a_second_daemon_is_refused(tmp_path: Path) -> None:
