@@ -12,13 +12,13 @@ import msgspec
 
 from raftos.client.core import Core
 from raftos.client.pool import Pool, Request
+from raftos.client.replacing import begun, part_of, put_in_place
 from raftos.client.streaming import Stream
 from raftos.errors import InvalidInput, RaftosError, Unavailable
 
 PREPARE_S = 60.0
 """How long a member may take to make the file before it sends the first byte."""
 PATIENCE_S = 15.0
-PART = ".part"
 
 Progress = Callable[[int, int], None]
 """Called with the bytes written so far and those of the whole file."""
@@ -53,25 +53,21 @@ class AsyncSnapshot:
         A path is replaced in one step: until the whole file is on disk it is called FILE.part. `check` is
         called with that before it takes the place of FILE; if it raises, FILE is as it was. A file object has
         to be seekable, as another member is asked from the beginning when one breaks off, and is not checked.
-        `stale`: what one member has, also without a leader. Raises NoQuorum, NotReady, LimitReached,
-        Unreachable, OSError, and what `check` raises.
+        `stale`: what one member has, also without a leader. Raises Conflict while FILE is saved to by
+        another, NoQuorum, NotReady, LimitReached, Unreachable, OSError, and what `check` raises.
         """
         if not isinstance(file, str | Path):
             if check is not None:
                 raise InvalidInput("only a path is checked before it is replaced; check the file yourself")
             return await self._save(file, stale=stale, progress=progress)
         target = Path(file)
-        part = target.with_name(target.name + PART)
-        try:
-            with _private(part) as opened:
-                saved = await self._save(opened, stale=stale, progress=progress)
-                await asyncio.to_thread(_sync, opened)
+        with begun(target) as opened:
+            saved = await self._save(opened, stale=stale, progress=progress)
+            await asyncio.to_thread(_sync, opened)
             if check is not None:
-                await asyncio.to_thread(check, part)
-            await asyncio.to_thread(_put_in_place, part, target)
-        except BaseException:  # Also cancelling: no half file stays.
-            part.unlink(missing_ok=True)
-            raise
+                await asyncio.to_thread(check, part_of(target))
+            put_in_place(opened, target)  # Not on a thread: that might do it after this call was cancelled.
+        await asyncio.to_thread(_sync_folder, target.parent)
         return saved
 
     async def _save(self, file: BinaryIO, *, stale: bool, progress: Progress | None) -> Saved:
@@ -124,20 +120,13 @@ def _nobody(_written: int, _whole: int) -> None:
     """Nobody wants to know."""
 
 
-def _private(part: Path) -> BinaryIO:
-    """A new file that nobody else can read, at any moment: it holds everything the cluster keeps."""
-    part.unlink(missing_ok=True)
-    return os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-
-
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
 
 
-def _put_in_place(part: Path, target: Path) -> None:
-    part.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:

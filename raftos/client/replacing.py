@@ -1,0 +1,90 @@
+"""A file that is replaced in one step, by one writer at a time: until it is whole it is called FILE.part.
+
+Whoever writes a part holds a lock on it until it has become FILE or is gone; the lock ends with the process,
+however that ends. So a part that nobody holds was left behind, and is replaced. As it is by name that a part
+is renamed and removed, that is done only while the name leads to the file that is held: between opening and
+locking it another process may have put its own there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from raftos.errors import Conflict
+
+PART = ".part"
+
+
+def part_of(target: Path) -> Path:
+    return target.with_name(target.name + PART)
+
+
+@contextmanager
+def begun(target: Path) -> Iterator[BinaryIO]:
+    """The part of `target`, new and empty; gone at the end unless `put_in_place` was called.
+
+    Nobody else can read it, at any moment. Raises Conflict while another writes it, and OSError.
+    """
+    part = part_of(target)
+    with os.fdopen(_locked(part, target), "wb") as opened:
+        try:
+            yield opened
+        finally:  # Also cancelling: no half file stays.
+            if _leads_to(part, opened.fileno()):
+                part.unlink()
+
+
+def put_in_place(opened: BinaryIO, target: Path) -> None:
+    """Let what `begun` gave become `target`. Raises Conflict where the part was taken away, and OSError."""
+    part = part_of(target)
+    if not _leads_to(part, opened.fileno()):
+        raise Conflict(f"{part} was removed or replaced meanwhile; {target} is as it was, try again")
+    part.replace(target)
+
+
+def _locked(part: Path, target: Path) -> int:
+    while True:
+        _remove_left(part, target)
+        with suppress(FileExistsError):  # Another was quicker, and holds it.
+            made = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            if _lock(made) and _leads_to(part, made):
+                return made
+            os.close(made)  # Another took it, before it was locked, for one that was left behind.
+
+
+def _remove_left(part: Path, target: Path) -> None:
+    try:
+        left = os.open(part, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        if not _lock(left):
+            raise Conflict(
+                f"another save to {target} is under way; wait until it has ended, or save to another file"
+            )
+        if _leads_to(part, left):
+            part.unlink()
+    finally:
+        os.close(left)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # A file system without locks: what is renamed by mistake is still found out.
+        return True
+    return True
+
+
+def _leads_to(part: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(part.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
