@@ -4,20 +4,35 @@ Whoever writes a part holds a lock on it until it has become FILE or is gone; th
 however that ends. So a part that nobody holds was left behind, and is replaced. As it is by name that a part
 is renamed and removed, that is done only while the name leads to the file that is held: between opening and
 locking it another process may have put its own there.
+
+Only a regular file is replaced: a device, say, would be gone, and what was saved would fill its disk.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from raftos.errors import Conflict
+from raftos.errors import Conflict, InvalidInput
 
 PART = ".part"
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFLNK: "a symbolic link",
+}
+
+
+def place_of(file: Path) -> Path:
+    """What is replaced for `file`: what a symbolic link leads to. Raises InvalidInput, and OSError."""
+    _require_regular(file, follow=True)
+    return Path(os.path.realpath(file)) if file.is_symlink() else file
 
 
 def part_of(target: Path) -> Path:
@@ -28,7 +43,8 @@ def part_of(target: Path) -> Path:
 def begun(target: Path) -> Iterator[BinaryIO]:
     """The part of `target`, new and empty; gone at the end unless `put_in_place` was called.
 
-    Nobody else can read it, at any moment. Raises Conflict while another writes it, and OSError.
+    Nobody else can read it, at any moment. Raises Conflict while another writes it, InvalidInput where its
+    name is that of something else, and OSError.
     """
     part = part_of(target)
     with os.fdopen(_locked(part, target), "wb") as opened:
@@ -47,6 +63,17 @@ def put_in_place(opened: BinaryIO, target: Path) -> None:
     part.replace(target)
 
 
+def _require_regular(path: Path, *, follow: bool) -> None:
+    """What is there already has to be a file like the one that takes its place."""
+    try:
+        mode = path.stat(follow_symlinks=follow).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "a device")
+        raise InvalidInput(f"{path} is {kind} and no regular file; choose another place, nothing was changed")
+
+
 def _locked(part: Path, target: Path) -> int:
     while True:
         _remove_left(part, target)
@@ -58,6 +85,7 @@ def _locked(part: Path, target: Path) -> int:
 
 
 def _remove_left(part: Path, target: Path) -> None:
+    _require_regular(part, follow=False)
     try:
         left = os.open(part, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     except FileNotFoundError:

@@ -12,7 +12,7 @@ import msgspec
 
 from raftos.client.core import Core
 from raftos.client.pool import Pool, Request
-from raftos.client.replacing import begun, part_of, put_in_place
+from raftos.client.replacing import begun, part_of, place_of, put_in_place
 from raftos.client.streaming import Stream
 from raftos.errors import InvalidInput, RaftosError, Unavailable
 
@@ -51,16 +51,17 @@ class AsyncSnapshot:
         """Save a snapshot with everything that was acknowledged before the call.
 
         A path is replaced in one step: until the whole file is on disk it is called FILE.part. `check` is
-        called with that before it takes the place of FILE; if it raises, FILE is as it was. A file object has
-        to be seekable, as another member is asked from the beginning when one breaks off, and is not checked.
-        `stale`: what one member has, also without a leader. Raises Conflict while FILE is saved to by
-        another, NoQuorum, NotReady, LimitReached, Unreachable, OSError, and what `check` raises.
+        called with that before it takes the place of FILE; if it raises, FILE is as it was. A symbolic link
+        is followed. A file object has to be seekable, as another member is asked from the beginning when one
+        breaks off, and is not checked. `stale`: what one member has, also without a leader. Raises
+        InvalidInput where FILE is no regular file, Conflict while another saves to it, NoQuorum, NotReady,
+        LimitReached, Unreachable, OSError, and what `check` raises.
         """
         if not isinstance(file, str | Path):
             if check is not None:
                 raise InvalidInput("only a path is checked before it is replaced; check the file yourself")
             return await self._save(file, stale=stale, progress=progress)
-        target = Path(file)
+        target = place_of(Path(file))
         with begun(target) as opened:
             saved = await self._save(opened, stale=stale, progress=progress)
             await asyncio.to_thread(_sync, opened)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import os
+import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from raftos import Client
 from raftos.client import AsyncClient
 from raftos.client.replacing import begun, put_in_place
-from raftos.errors import Conflict
+from raftos.errors import Conflict, InvalidInput
 
 pytestmark = [pytest.mark.timeout(30), pytest.mark.usefixtures("cluster")]
 
@@ -116,3 +118,39 @@ def test_many_who_begin_at_once_never_hold_the_same_part(file: Path) -> None:
         assert sum(pool.map(often, range(8))) > 0
     assert file.read_bytes() == b"whole"
     assert not part_of(file).exists()
+
+
+def test_a_symbolic_link_is_followed(file: Path, tmp_path: Path) -> None:
+    """To the file, also to one that is not there yet; the part is beside that, and the link stays."""
+    folder = tmp_path / "links"
+    folder.mkdir()
+    link, twice, dangling = folder / "link", folder / "twice", folder / "dangling"
+    link.symlink_to("../backup")
+    twice.symlink_to(link)
+    dangling.symlink_to(tmp_path / "new")
+    parts: list[Path] = []
+    with Client() as client:
+        for name, target in ((link, file), (twice, file), (dangling, tmp_path / "new")):
+            saved = client.snapshot.save(name, check=parts.append)
+            assert name.is_symlink()
+            assert target.stat().st_size == saved.size_bytes
+            assert parts[-1] == part_of(target)
+    assert {each.name for each in folder.iterdir()} == {"link", "twice", "dangling"}
+
+
+@pytest.mark.parametrize("at", ["backup", "backup.part", "link"])
+@pytest.mark.parametrize("kind", ["a directory", "a FIFO", "a socket"])
+def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path, kind: str, at: str) -> None:
+    """Neither by the file nor by its part, nor through a link; it is refused before anything is asked for."""
+    special = tmp_path / ("special" if at == "link" else at)
+    if kind == "a directory":
+        special.mkdir()
+    else:
+        os.mknod(special, 0o600 | {"a FIFO": stat.S_IFIFO, "a socket": stat.S_IFSOCK}[kind])
+    (tmp_path / "link").symlink_to(special)
+    before = special.stat()
+    there = {each.name for each in tmp_path.iterdir()}
+    with Client() as client, pytest.raises(InvalidInput, match=f"is {kind} and no regular file"):
+        client.snapshot.save(tmp_path / ("link" if at == "link" else "backup"))
+    assert os.path.samestat(before, special.stat())
+    assert {each.name for each in tmp_path.iterdir()} == there
