@@ -11,6 +11,7 @@ report it.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ INTERRUPTED = 130
 COMPLETE = "_RAFTOS_COMPLETE"
 """The variable with which a shell asks what could be typed next; see completing.py."""
 REPORT_TO = "the project's issue tracker"
+FULL = {errno.ENOSPC, errno.EDQUOT}
+"""Of a file system, or of what this user may keep on it."""
 
 FILES = {
     "dev": "raftos_cli.dev",
@@ -118,7 +121,8 @@ def _reader_left() -> int:
 def _machine(error: OSError, *, as_json: bool) -> int:
     """This machine refuses something, such as to write to a full disk: nobody's bug."""
     where = f": {error.filename}" if error.filename else ""
-    report_error(ErrorBody("failed", f"{error.strerror or error}{where}"), as_json=as_json)
+    remedy = "; free some space, or choose another place" if error.errno in FULL else ""
+    report_error(ErrorBody("failed", f"{error.strerror or error}{where}{remedy}"), as_json=as_json)
     return 1
 
 

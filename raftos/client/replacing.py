@@ -5,20 +5,26 @@ however that ends. So a part that nobody holds was left behind, and is replaced.
 is renamed and removed, that is done only while the name leads to the file that is held: between opening and
 locking it another process may have put its own there.
 
+What the disk refuses to a file that is open comes without a name; here it is given one.
+
 Only a regular file is replaced: a device, say, would be gone, and what was saved would fill its disk.
 """
 
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from raftos.errors import Conflict, InvalidInput
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 PART = ".part"
 _KINDS = {
@@ -47,12 +53,19 @@ def begun(target: Path) -> Iterator[BinaryIO]:
     name is that of something else, and OSError.
     """
     part = part_of(target)
-    with os.fdopen(_locked(part, target), "wb") as opened:
+    with io.BufferedWriter(_Part(part, "wb", opener=lambda *_: _locked(part, target))) as opened:
         try:
             yield opened
         finally:  # Also cancelling: no half file stays.
             if _leads_to(part, opened.fileno()):
                 part.unlink()
+
+
+def sync(opened: BinaryIO, target: Path) -> None:
+    """Let the part be on disk, all that was written to it. Raises OSError."""
+    opened.flush()
+    with _named(part_of(target)):
+        os.fsync(opened.fileno())
 
 
 def put_in_place(opened: BinaryIO, target: Path) -> None:
@@ -61,6 +74,30 @@ def put_in_place(opened: BinaryIO, target: Path) -> None:
     if not _leads_to(part, opened.fileno()):
         raise Conflict(f"{part} was removed or replaced meanwhile; {target} is as it was, try again")
     part.replace(target)
+
+
+def sync_folder(target: Path) -> None:
+    """Let it be on disk that `target` was replaced. Raises OSError."""
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with _named(target.parent):
+            os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class _Part(io.FileIO):
+    def write(self, data: ReadableBuffer, /) -> int:
+        with _named(self.name):
+            return super().write(data)
+
+
+@contextmanager
+def _named(path: object) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _require_regular(path: Path, *, follow: bool) -> None:

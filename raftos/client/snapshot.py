@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -12,7 +11,7 @@ import msgspec
 
 from raftos.client.core import Core
 from raftos.client.pool import Pool, Request
-from raftos.client.replacing import begun, part_of, place_of, put_in_place
+from raftos.client.replacing import begun, part_of, place_of, put_in_place, sync, sync_folder
 from raftos.client.streaming import Stream
 from raftos.errors import InvalidInput, RaftosError, Unavailable
 
@@ -64,11 +63,11 @@ class AsyncSnapshot:
         target = place_of(Path(file))
         with begun(target) as opened:
             saved = await self._save(opened, stale=stale, progress=progress)
-            await asyncio.to_thread(_sync, opened)
+            await asyncio.to_thread(sync, opened, target)
             if check is not None:
                 await asyncio.to_thread(check, part_of(target))
             put_in_place(opened, target)  # Not on a thread: that might do it after this call was cancelled.
-        await asyncio.to_thread(_sync_folder, target.parent)
+        await asyncio.to_thread(sync_folder, target)
         return saved
 
     async def _save(self, file: BinaryIO, *, stale: bool, progress: Progress | None) -> Saved:
@@ -119,16 +118,3 @@ async def _copy(stream: Stream, file: BinaryIO, size_bytes: int, progress: Progr
 
 def _nobody(_written: int, _whole: int) -> None:
     """Nobody wants to know."""
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -173,7 +173,11 @@ def test_what_the_machine_refuses_is_one_sentence(capsys: pytest.CaptureFixture[
     """A full disk is neither a bug nor a traceback."""
     full = OSError(errno.ENOSPC, "No space left on device", "/data/cluster.json")
     assert failing_with(full).run(["fail"]) == 1
-    assert capsys.readouterr().err == "Error: No space left on device: /data/cluster.json\n"
+    assert capsys.readouterr().err == (
+        "Error: No space left on device: /data/cluster.json; free some space, or choose another place\n"
+    )
+    assert failing_with(FileNotFoundError(errno.ENOENT, "No such file", "a")).run(["fail"]) == 1
+    assert capsys.readouterr().err == "Error: No such file: a\n"
 
 
 def test_an_interrupt_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
