@@ -114,12 +114,20 @@ def _parser() -> argparse.ArgumentParser:
     restore_ = snapshot.add_parser("restore", help="fill the empty data directory of an initial member")
     restore_.add_argument("file", type=Path)
     restore_.add_argument("--config", required=True, type=Path)
-    restore_.set_defaults(run=lambda chosen: restore(chosen.file, load(chosen.config)))
+    restore_.set_defaults(run=lambda chosen: restore(chosen.file, _config(chosen.config)))
     recover_ = words.add_parser("recover", help="make a stopped member the only voter of its cluster")
     recover_.add_argument("--config", required=True, type=Path)
     recover_.add_argument("--yes", metavar="CLUSTER", help="the cluster's name: do not ask for it")
-    recover_.set_defaults(run=lambda chosen: recover(load(chosen.config), chosen.yes))
+    recover_.set_defaults(run=lambda chosen: recover(_config(chosen.config), chosen.yes))
     return parser
+
+
+def _config(file: Path) -> Config:
+    """The configuration somebody named. Raises InvalidInput: here it is not a daemon that cannot start."""
+    try:
+        return load(file)
+    except StartupError as error:
+        raise InvalidInput(error.message) from error
 
 
 # Snapshots.

@@ -98,6 +98,15 @@ def test_giving_something_up_needs_the_name_of_the_cluster(raftos: Raftos, stopp
     assert "nothing to recover" in done.stderr
 
 
+def test_a_configuration_that_is_not_there_is_bad_input(raftos: Raftos, home: Path, tmp_path: Path) -> None:
+    """For both commands that take one."""
+    missing = str(tmp_path / "none.json")
+    for command in (["recover", "--yes", "dev"], ["snapshot", "restore", str(tmp_path / "backup")]):
+        done = raftos(*command, "--config", missing)
+        assert done.exit_code == 2
+        assert f"Error: cannot read the configuration {missing}: No such file" in done.stderr
+
+
 def test_a_removed_member_is_not_restarted(raftos: Raftos, stopped: DevCluster) -> None:
     """A conflict that names what brings it back; status shows it for what it is."""
     data = stopped.data_dir(stopped.members[1])

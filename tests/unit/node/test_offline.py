@@ -52,6 +52,27 @@ def test_bad_usage_is_explained(arguments: list[str]) -> None:
     assert "usage: python -m raftos" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "cannot read the configuration {}: No such file or directory"),
+        ("{", "the configuration {} is wrong: "),
+    ],
+)
+def test_a_configuration_that_is_none_is_bad_input(
+    tmp_path: Path, content: str | None, sentence: str
+) -> None:
+    """It was named on the command line, and nothing has failed; a daemon that finds none does not start."""
+    file = tmp_path / "member.json"
+    if content is not None:
+        file.write_text(content)
+    for command in (["recover", "--yes", "test"], ["snapshot", "restore", "backup"]):
+        done = run(*command, "--config", str(file))
+        assert done.returncode == 2
+        assert done.stderr.startswith("raftos: " + sentence.format(file))
+    assert run("--config", str(file)).returncode == 1
+
+
 def test_recovery_needs_data_and_the_name_of_the_cluster(tmp_path: Path) -> None:
     """Whoever does not know which cluster it is does not know what will be lost. Nothing changes."""
     config = configured(tmp_path)
