@@ -259,10 +259,11 @@ def recover(
 
 def _warning(config: Config) -> str:
     others = ", ".join(voter.name for voter in config.voters if voter.id != config.member_id)
+    known = f" (configured at first: {others})" if others else ""
     return (
         f"{config.name} becomes the only voter of the cluster {config.cluster!r}.\n"
         "What the others acknowledged and this member has not received is lost for good; what it received\n"
         "counts from now on, acknowledged or not. Everybody else is removed, and has to join again under a\n"
-        f"new id{f' (known here: {others})' if others else ''}. Make sure that none of them runs any more.\n"
+        f"new id{known}. Make sure that none of them runs any more.\n"
         f"Type the cluster's name, {config.cluster}, to go on: "
     )

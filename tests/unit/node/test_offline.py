@@ -92,6 +92,22 @@ def test_recovery_needs_data_and_the_name_of_the_cluster(tmp_path: Path) -> None
     assert "Type the cluster's name, test" in asked.stderr
 
 
+def test_whoever_recovers_is_told_whose_names_these_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of the configuration, and said so: since it was written others may have come, and these gone."""
+    config = configured(tmp_path)
+    other = msgspec.structs.replace(config.voters[0], id="m2", name="n2")
+    give_identity(config)
+    for voters, said in (
+        ((*config.voters, other), "id (configured at first: n2). Make"),
+        (config.voters, "id. Make"),
+    ):
+        with pytest.raises(InvalidInput, match="nothing was changed"):
+            offline.recover(msgspec.structs.replace(config, voters=voters), None, ask=lambda: "no")
+        assert said in capsys.readouterr().err
+
+
 def test_recovery_leaves_a_running_member_alone(tmp_path: Path) -> None:
     """Its daemon holds the data directory."""
     config = configured(tmp_path)
