@@ -21,7 +21,7 @@ import msgspec
 
 from raftos.config import Config
 from raftos.durable import make_folder, write_file
-from raftos.errors import StartupError
+from raftos.errors import UNDECODABLE, StartupError
 
 SECRET_BYTES = 32
 FORMAT = 1
@@ -139,5 +139,8 @@ class DataDirectory:
                     "or choose another data_dir"
                 ) from None
             return None
-        except (OSError, msgspec.MsgspecError) as error:
-            raise StartupError(f"cannot read {self.path / 'identity.json'}: {error}") from error
+        except (OSError, *UNDECODABLE) as error:
+            raise StartupError(
+                f"cannot read {self.path / 'identity.json'}: {error}; mend or restore that file, or let this "
+                "member rejoin under a new id with an empty data directory"
+            ) from error

@@ -70,6 +70,18 @@ def test_a_directory_that_is_not_ours_is_refused_and_left_alone(
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("identity.json", identity)]
 
 
+@pytest.mark.parametrize("identity", [b"\0" * 64, b'{"cluster_id":"\xff","member_id":"id-n1"}', b""])
+def test_a_damaged_identity_is_named_with_what_to_do(tmp_path: Path, identity: bytes) -> None:
+    """Whatever it holds: zeros after a power cut, text that is none, nothing."""
+    file = tmp_path / "identity.json"
+    file.write_bytes(identity)
+    with pytest.raises(StartupError) as caught:
+        DataDirectory(members_config(tmp_path, ["n1"], "n1"))
+    assert caught.value.message.startswith(f"cannot read {file}: ")
+    assert "restore that file, or let this member rejoin" in caught.value.message
+    assert file.read_bytes() == identity
+
+
 def test_data_without_an_identity_is_refused(tmp_path: Path) -> None:
     """Somebody lost a file; guessing whose data this is would risk it."""
     (tmp_path / "journal").mkdir()
