@@ -193,9 +193,10 @@ def _refuse_majority(cluster: DevCluster, member: Member) -> None:
     """Two that believe in different members would both go on: whoever else runs has to end first."""
     running = [other.name for other in cluster.living() if other is not member]
     if running:
+        run, them = ("runs", "it") if len(running) == 1 else ("run", "them")
         raise Conflict(
-            f"{' and '.join(running)} still run; if they are a majority nothing is lost, and if not, "
-            "end them first with `raftos dev kill N`"
+            f"{' and '.join(running)} still {run}; if a majority can run nothing is lost, and if not, "
+            f"end {them} first with `raftos dev kill N`"
         )
     if cluster.is_removed(member):
         raise Conflict(f"{member.name} was removed from the cluster; recover one that belongs to it")

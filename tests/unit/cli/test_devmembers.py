@@ -107,6 +107,26 @@ def test_a_configuration_that_is_not_there_is_bad_input(raftos: Raftos, home: Pa
         assert f"Error: cannot read the configuration {missing}: No such file" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("others", "running", "them"),
+    [([1], "n2 still runs;", "end it"), ([1, 2], "n2 and n3 still run;", "end them")],
+)
+def test_whoever_else_runs_is_named_in_a_whole_sentence(
+    raftos: Raftos,
+    stopped: DevCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    others: list[int],
+    running: str,
+    them: str,
+) -> None:
+    """One runs, two run."""
+    monkeypatch.setattr(DevCluster, "living", lambda self: [self.members[other] for other in others])
+    refused = raftos("dev", "recover", "1", "--yes", "dev")
+    assert refused.exit_code == 4
+    assert f"Error: {running}" in refused.stderr
+    assert f"{them} first with `raftos dev kill N`" in refused.stderr
+
+
 def test_a_removed_member_is_not_restarted(raftos: Raftos, stopped: DevCluster) -> None:
     """A conflict that names what brings it back; status shows it for what it is."""
     data = stopped.data_dir(stopped.members[1])
