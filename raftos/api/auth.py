@@ -2,7 +2,8 @@
 
 Three checks, in this order, before anything of a request is looked at:
 
-1. **Host** names this listener (a page that rebinds its own name to 127.0.0.1 does not).
+1. **Host** names this listener (a page that rebinds its own name to 127.0.0.1 does not). Without a port it
+   means port 80, which clients leave out.
 2. **Origin**, when a browser sends one, is this listener's own.
 3. **Authorization** carries the cluster's secret, compared in constant time. Health checks need none.
 """
@@ -14,13 +15,17 @@ import hmac
 from raftos.api.connection import Request
 from raftos.errors import Denied, Unauthorized
 
+LEFT_OUT_PORT = 80
+"""The port of `http://` addresses that name none."""
+
 
 class Gate:
     """`host` and `port` are what the API listens on; `secret` is the cluster's, 32 bytes."""
 
     def __init__(self, secret: bytes, host: str, port: int) -> None:
         names = {"127.0.0.1", "localhost", "[::1]", f"[{host}]" if ":" in host else host}
-        self._hosts = {f"{name}:{port}".encode() for name in names}
+        ports = {f":{port}", ""} if port == LEFT_OUT_PORT else {f":{port}"}
+        self._hosts = {f"{name}{port}".encode() for name in names for port in ports}
         self._origins = {b"http://" + host for host in self._hosts}
         self._credential = b"Bearer " + secret.hex().encode()
 

@@ -50,6 +50,33 @@ def test_the_gate_lets_in_only_who_belongs_here(
             gate.admit(request(**headers), needs_secret=True)
 
 
+@pytest.mark.parametrize(
+    ("headers", "refusal"),
+    [
+        ({"host": "127.0.0.1"}, None),
+        ({"host": "127.0.0.1:80"}, None),
+        ({"host": "Localhost"}, None),
+        ({"host": "[::1]"}, None),
+        ({"host": "127.0.0.1", "origin": "http://127.0.0.1"}, None),
+        ({"host": "127.0.0.1", "origin": "http://127.0.0.1:8080"}, Denied),
+        ({"host": "127.0.0.1:8080"}, Denied),
+        ({"host": "evil.example"}, Denied),
+        ({"host": ""}, Denied),
+        ({}, Denied),
+    ],
+)
+def test_a_host_without_a_port_means_port_80(
+    headers: dict[str, str], refusal: type[RaftosError] | None
+) -> None:
+    """Clients leave that port out, of Host and Origin; another port, or another name, is denied as ever."""
+    gate = Gate(SECRET, "127.0.0.1", 80)
+    if refusal is None:
+        gate.admit(request(**headers), needs_secret=False)
+    else:
+        with pytest.raises(refusal):
+            gate.admit(request(**headers), needs_secret=False)
+
+
 def test_a_health_check_needs_no_secret_but_the_right_host() -> None:
     """An orchestrator has no secret; a page of another origin still gets nothing."""
     gate = Gate(SECRET, "127.0.0.1", 4001)
