@@ -15,6 +15,9 @@
 Whatever stops in between, `finish` goes on from there: every file is written durably before the next step,
 the id never changes once it was written, and what the cluster is asked for may be asked twice. A cluster
 that refuses ends it: then nothing has happened, and nothing is left to go on with.
+
+One at a time: whoever changes anything here holds the lock on the folder itself, `exclusively`; for a local
+cluster it is the one on the whole of it (dev.py). A daemon's lock is the one on data/.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import fcntl
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -73,6 +77,22 @@ class Home:
     @property
     def secret_file(self) -> Path:
         return self._shared_secret or self.folder / "secret"
+
+    @contextlib.contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Keep others from changing this folder, which is made if need be. Raises Conflict, InvalidInput."""
+        make_private_directory(self.folder)
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Conflict(
+                    f"another `raftos start` is at work in {self.folder}; try again once it is done"
+                ) from None
+            yield
+        finally:
+            os.close(folder)
 
     def config(self) -> Config | None:
         """The configuration of the member this is; None before it has joined. Raises InvalidInput."""

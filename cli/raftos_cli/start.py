@@ -67,23 +67,30 @@ def start(
     This version runs members of one machine only: it listens on loopback.
     """
     home = Home(data_dir or _default_folder())
-    role: Role = "learner" if learner else "voter"
-    _refuse_other_name(home, name)
-    if rejoin:
-        _begin_anew(run, through, home, role, port, purge=purge)
-    elif purge:
+    if purge and not rejoin:
         raise InvalidInput("--purge deletes what --rejoin leaves behind; add --rejoin")
-    elif home.plan() is None and home.config() is None:
-        if not through:
-            raise InvalidInput(
-                f"{home.folder} holds no member; `raftos start --join URL` lets one join the cluster there"
-            )
-        home.begin(name or _host_name(), role, port=port)
-    config = _finish(run, home, through) if home.plan() else home.config()
+    if not (through or home.folder.exists()):
+        raise _without_member(home)
+    with home.exclusively():
+        _refuse_other_name(home, name)
+        role: Role = "learner" if learner else "voter"
+        if rejoin:
+            _begin_anew(run, through, home, role, port, purge=purge)
+        elif home.plan() is None and home.config() is None:
+            if not through:
+                raise _without_member(home)
+            home.begin(name or _host_name(), role, port=port)
+        config = _finish(run, home, through) if home.plan() else home.config()
     assert config is not None
     _tell(run, home, config)
     if not prepare:
         _run(home)
+
+
+def _without_member(home: Home) -> InvalidInput:
+    return InvalidInput(
+        f"{home.folder} holds no member; `raftos start --join URL` lets one join the cluster there"
+    )
 
 
 def _default_folder() -> Path:

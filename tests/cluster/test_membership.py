@@ -162,11 +162,15 @@ def free_ports(number: int) -> int:
 def test_a_member_of_its_own_joins_and_starts_again(
     growing: Growing, tmp_path: Path, running: Callable[[list[str]], subprocess.Popen[bytes]]
 ) -> None:
-    """`raftos start --join` in the foreground; the second time without --join, and without asking anybody."""
+    """`raftos start --join` in the foreground; the second time without --join, and without asking anybody.
+
+    Its folder is locked only until it runs: by then only another daemon is refused, by the daemon itself.
+    """
     program = [sys.executable, "-c", "from raftos_cli.main import main; main()"]
     start = [*program, "start", "--data-dir", str(tmp_path / "mine")]
     daemon = running([*start, "--name", "n9", "--join", growing.cluster.members[1].endpoint])
     wait_until("n9 votes", lambda: growing.roles().get("n9") == "follower")
+    assert running([*start, "--prepare"]).wait(20) == 0
     daemon.terminate()
     assert daemon.wait(20) == 0
     running(start)

@@ -21,6 +21,7 @@ from raftos.consensus.memory import MemoryCluster
 from raftos.errors import Conflict, InvalidInput, NoQuorum
 from raftos_cli.joining import Home
 from tests.unit.cli.conftest import Raftos
+from tests.unit.cli.terminal import RAFTOS
 from tests.unit.client.conftest import SECRET
 
 pytestmark = [pytest.mark.timeout(60)]
@@ -205,6 +206,39 @@ def test_a_running_daemon_is_not_robbed_of_its_data(
     assert Home(folder).plan() is None
 
 
+def test_only_one_start_at_a_time_works_on_a_folder(
+    cluster: list[str], agreement: MemoryCluster, home: Path, tmp_path: Path
+) -> None:
+    """Of several at once each has joined the one member, or is told of another; none stumbles."""
+    folder = tmp_path / "mine"
+    start = ("start", "--join", cluster[0], "--name", "n4", "--data-dir", str(folder), "--prepare")
+    at_once = [
+        subprocess.Popen([*RAFTOS, *start], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    said = [(process.communicate()[1], process.returncode) for process in at_once]
+    for sentence, code in said:
+        assert code == 0 or (code, "another `raftos start`" in sentence) == (Conflict.exit_code, True), said
+    assert 0 in {code for _, code in said}
+    peers = {peer.id for peer in agreement.configuration.peers}
+    assert peers == {joined(folder).member_id, "n1", "n2", "n3"}
+
+
+def test_a_start_is_kept_out_while_another_is_at_work(
+    raftos: Raftos, cluster: list[str], tmp_path: Path
+) -> None:
+    """Whatever it is asked to do; it changes nothing, and works once the other has ended."""
+    folder = tmp_path / "mine"
+    start = ("start", "--data-dir", str(folder), "--prepare")
+    with Home(folder).exclusively():
+        for more in ((), ("--rejoin",), ("--join", cluster[0], "--name", "n4")):
+            done = raftos(*start, *more)
+            assert done.exit_code == Conflict.exit_code
+            assert str(folder) in done.stderr
+        assert list(folder.iterdir()) == []
+    assert raftos(*start, "--join", cluster[0], "--name", "n4").exit_code == 0
+
+
 def test_what_cannot_be_started_says_what_is_missing(
     raftos: Raftos, cluster: list[str], home: Path, tmp_path: Path
 ) -> None:
@@ -212,6 +246,7 @@ def test_what_cannot_be_started_says_what_is_missing(
     folder = tmp_path / "mine"
     start = ("start", "--data-dir", str(folder), "--prepare")
     assert "--join" in raftos(*start).stderr
+    assert not folder.exists()
     assert raftos(*start, "--rejoin").exit_code == 2
     assert raftos(*start, "--purge").exit_code == 2
     folder.mkdir(exist_ok=True)
