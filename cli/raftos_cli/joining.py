@@ -197,7 +197,9 @@ class Home:
             endpoint=f"http://{LOOPBACK}:{plan.api_port}",
             role=plan.role,
         )
-        config = self._configured(plan, membership)
+        return self._write(self._configured(plan, membership))
+
+    def _write(self, config: Config) -> Config:
         write_durably(self.config_file, msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n")
         return config
 
@@ -220,9 +222,30 @@ class Home:
             api_address=f"{LOOPBACK}:{plan.api_port}",
         )
 
-    def refuse_in_use(self) -> None:
+    def moved_to(self, port: int, config: Config) -> Config:
+        """The configuration with this API port, durably; its daemon tells the others once it runs.
+
+        Another port is looked for as well in place of a peer port that somebody else has taken. The port it
+        has changes nothing. Raises Conflict while its daemon runs, StartupError for a port in use.
+        """
+        api_host, _, api_port = config.api_address.rpartition(":")
+        peer_host, _, peer_port = config.peer_address.rpartition(":")
+        if int(api_port) == port:
+            return config
+        self.refuse_in_use("its port changes")
+        with contextlib.ExitStack() as held:
+            hold_port(held, 0, port)
+            peer_address = f"{peer_host}:{hold_port(held, int(peer_port), None)}"
+        api_address = f"{api_host}:{port}"
+        own = Voter(config.member_id, config.name, peer_address, f"http://{api_address}")
+        voters = tuple(own if each.id == own.id else each for each in config.voters)
+        return self._write(
+            msgspec.structs.replace(config, api_address=api_address, peer_address=peer_address, voters=voters)
+        )
+
+    def refuse_in_use(self, before: str = "this member joins anew") -> None:
         if self.is_in_use():
-            raise Conflict(f"a daemon uses {self.data}; stop it before this member joins anew")
+            raise Conflict(f"a daemon uses {self.data}; stop it before {before}")
 
     def is_in_use(self) -> bool:
         """Whether a daemon has the data open: it holds a lock on the folder as long as it lives."""

@@ -39,7 +39,12 @@ if TYPE_CHECKING:
 )
 @click.option("--name", type=Text(), metavar="NAME", help="Its name.  [default: this host's]")
 @click.option("--learner", is_flag=True, help="Join without a vote.")
-@click.option("--port", type=WholeNumber(1, 65535), metavar="P", help="Its API port.  [default: a free one]")
+@click.option(
+    "--port",
+    type=WholeNumber(1, 65535),
+    metavar="P",
+    help="Its API port.  [default: as before, or a free one]",
+)
 @click.option(
     "--data-dir",
     metavar="D",
@@ -81,7 +86,9 @@ def start(
                 raise _without_member(home)
             home.begin(name or _host_name(), role, port=port)
         config = _finish(run, home, through) if home.plan() else home.config()
-    assert config is not None
+        assert config is not None
+        if port is not None:
+            config = home.moved_to(port, config)
     _tell(run, home, config)
     if not prepare:
         _run(home)

@@ -173,12 +173,23 @@ def test_a_member_of_its_own_joins_and_starts_again(
     assert running([*start, "--prepare"]).wait(20) == 0
     daemon.terminate()
     assert daemon.wait(20) == 0
-    running(start)
+    daemon = running(start)
     wait_until("n9 is back", lambda: _state(growing, "n9") == "alive")
+    daemon.terminate()
+    assert daemon.wait(20) == 0
+    endpoint = f"http://127.0.0.1:{(port := free_ports(1))}"
+    running([*start, "--port", str(port)])
+    wait_until("n9 is known by its new address", lambda: _endpoint(growing, "n9") == endpoint)
+    wait_until("n9 is back", lambda: _state(growing, "n9") == "alive")
+    assert growing.ok("kv", "put", "there", "1", "--endpoint", endpoint)
 
 
 def _state(growing: Growing, name: str) -> str | None:
     return next((node["state"] for node in growing.json("status")["nodes"] if node["name"] == name), None)
+
+
+def _endpoint(growing: Growing, name: str) -> str | None:
+    return next((node["endpoint"] for node in growing.json("status")["nodes"] if node["name"] == name), None)
 
 
 @pytest.fixture

@@ -5,11 +5,12 @@ Every crash is the same command run again: what was written before it has to be 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,7 @@ from raftos.client import Client
 from raftos.config import Config, load
 from raftos.consensus.memory import MemoryCluster
 from raftos.errors import Conflict, InvalidInput, NoQuorum
+from raftos_cli.devcluster import hold_port
 from raftos_cli.joining import Home
 from tests.unit.cli.conftest import Raftos
 from tests.unit.cli.terminal import RAFTOS
@@ -118,6 +120,100 @@ def test_a_port_that_was_taken_meanwhile_is_replaced(
     assert config.peer_address == f"127.0.0.1:{plan.peer_port}"
 
 
+def free_port() -> int:
+    with contextlib.ExitStack() as held:
+        return hold_port(held, 0, None)
+
+
+def test_a_member_that_has_joined_moves_to_another_port(
+    raftos: Raftos, cluster: list[str], tmp_path: Path
+) -> None:
+    """Its API alone, durably, and without asking anybody; what else was set stays."""
+    folder = tmp_path / "mine"
+    prepared(raftos, cluster, folder)
+    before = changed(folder, advertised_peer_address="127.0.0.1:1", heartbeat_ms=50)
+    wanted = free_port()
+    start = ("start", "--data-dir", str(folder), "--prepare", "-o", "json")
+    done = raftos(*start, "--join", "http://127.0.0.1:9", "--port", str(wanted))
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["endpoint"] == f"http://127.0.0.1:{wanted}"
+    assert joined(folder) == msgspec.structs.replace(before, api_address=f"127.0.0.1:{wanted}")
+    assert raftos(*start).exit_code == 0
+    assert joined(folder).api_address == f"127.0.0.1:{wanted}"
+
+
+def changed(folder: Path, **settings: object) -> Config:
+    """Change `member.json` by hand."""
+    file = folder / "member.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    return joined(folder)
+
+
+def test_the_port_a_member_has_changes_nothing(raftos: Raftos, cluster: list[str], tmp_path: Path) -> None:
+    """A service is started again with the same command line: not even while a daemon runs is it refused."""
+    folder = tmp_path / "mine"
+    wanted = str(free_port())
+    start = ("start", "--join", cluster[0], "--name", "n4", "--data-dir", str(folder), "--prepare")
+    assert raftos(*start, "--port", wanted).exit_code == 0
+    (folder / "data").mkdir()
+    before = (folder / "member.json").stat()
+    with daemon_of(folder), socket.create_server(("127.0.0.1", int(wanted))):
+        assert raftos(*start, "--port", wanted).exit_code == 0
+    assert (folder / "member.json").stat() == before
+    assert joined(folder).api_address == f"127.0.0.1:{wanted}"
+
+
+def test_a_taken_peer_port_is_replaced_with_the_other(
+    raftos: Raftos, cluster: list[str], tmp_path: Path
+) -> None:
+    """Whoever names another port, as the daemon asks for, gets one for the peers as well if need be."""
+    folder = tmp_path / "mine"
+    before = prepared(raftos, cluster, folder)
+    wanted = free_port()
+    with socket.create_server(("127.0.0.1", int(before.peer_address.rpartition(":")[2]))):
+        start = ("start", "--data-dir", str(folder), "--prepare")
+        assert raftos(*start, "--port", str(wanted)).exit_code == 0
+    after = joined(folder)
+    assert after.api_address == f"127.0.0.1:{wanted}"
+    assert after.peer_address not in {before.peer_address, after.api_address}
+
+
+def test_a_member_of_the_first_hour_moves_with_its_entry_among_the_voters(
+    raftos: Raftos, cluster: list[str], tmp_path: Path
+) -> None:
+    """Its own endpoint is what it tells the others."""
+    folder = tmp_path / "mine"
+    before = prepared(raftos, cluster, folder)
+    own = {
+        "id": before.member_id,
+        "name": "n4",
+        "peer_address": before.peer_address,
+        "endpoint": f"http://{before.api_address}",
+    }
+    changed(folder, joined=False, voters=[own])
+    wanted = free_port()
+    assert raftos("start", "--data-dir", str(folder), "--prepare", "--port", str(wanted)).exit_code == 0
+    [voter] = joined(folder).voters
+    assert (voter.endpoint, voter.peer_address) == (f"http://127.0.0.1:{wanted}", before.peer_address)
+
+
+def test_a_port_that_cannot_be_had_changes_nothing(
+    raftos: Raftos, cluster: list[str], tmp_path: Path
+) -> None:
+    """Somebody else listens there, or the daemon still runs."""
+    folder = tmp_path / "mine"
+    before = prepared(raftos, cluster, folder)
+    start = ("start", "--data-dir", str(folder), "--prepare", "--port")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = str(taken.getsockname()[1])
+        done = raftos(*start, number)
+        assert (done.exit_code, f"port {number} is in use" in done.stderr) == (1, True)
+    with daemon_of(folder):
+        done = raftos(*start, str(free_port()))
+        assert (done.exit_code, "stop it" in done.stderr) == (Conflict.exit_code, True)
+    assert joined(folder) == before
+
+
 def prepared(raftos: Raftos, cluster: list[str], folder: Path) -> Config:
     done = raftos("start", "--join", cluster[0], "--name", "n4", "--data-dir", str(folder), "--prepare")
     assert done.exit_code == 0, done.stderr
@@ -187,20 +283,27 @@ def finished(home: Home) -> None:
     home.data.mkdir()
 
 
-def test_a_running_daemon_is_not_robbed_of_its_data(
-    raftos: Raftos, cluster: list[str], tmp_path: Path
-) -> None:
-    """It holds a lock on its data; nothing is decided, let alone moved."""
-    folder = tmp_path / "mine"
-    prepared(raftos, cluster, folder)
+@contextlib.contextmanager
+def daemon_of(folder: Path) -> Iterator[None]:
+    """What a running daemon is to others: a process that holds a lock on the data."""
     program = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), 2); print(1); input()"
     with subprocess.Popen(
         [sys.executable, "-uc", program, str(folder / "data")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        done = raftos("start", "--rejoin", "--data-dir", str(folder), "--prepare")
+        yield
         holder.kill()
+
+
+def test_a_running_daemon_is_not_robbed_of_its_data(
+    raftos: Raftos, cluster: list[str], tmp_path: Path
+) -> None:
+    """It holds a lock on its data; nothing is decided, let alone moved."""
+    folder = tmp_path / "mine"
+    prepared(raftos, cluster, folder)
+    with daemon_of(folder):
+        done = raftos("start", "--rejoin", "--data-dir", str(folder), "--prepare")
     assert done.exit_code == Conflict.exit_code
     assert "stop it" in done.stderr
     assert Home(folder).plan() is None
