@@ -243,6 +243,48 @@ class Home:
             msgspec.structs.replace(config, api_address=api_address, peer_address=peer_address, voters=voters)
         )
 
+    def brought_here(self, config: Config) -> Config:
+        """The configuration with the paths of this folder, durably, if the folder was moved.
+
+        It was if its secret is not in the place named, but here. What lies elsewhere on purpose stays so.
+        Raises Conflict for a copy of a folder that is in its place, InvalidInput where files are missing.
+        """
+        data, secret = Path(config.data_dir), Path(config.secret_file)
+        self._refuse_copy(config, {data.parent, secret.parent})
+        data_lost, secret_lost = self._is_lost(data), self._is_lost(secret)
+        whole = data_lost and secret_lost and data.parent == secret.parent
+        if secret_lost and not (self.folder / secret.name).exists():
+            raise self._incomplete(secret)
+        if data_lost and not whole and (self.folder / data.name).exists():
+            raise self._incomplete(data)  # What is here may be older than what has perhaps not been mounted.
+        places: dict[str, str] = {}
+        if secret_lost:
+            places["secret_file"] = str(self.folder / secret.name)
+        if whole:  # Before the first start there is no data anywhere.
+            places["data_dir"] = str(self.folder / data.name)
+        return self._write(msgspec.structs.replace(config, **places)) if places else config
+
+    def _is_lost(self, path: Path) -> bool:
+        return path.parent.resolve() != self.folder and not path.exists()
+
+    def _incomplete(self, lost: Path) -> InvalidInput:
+        return InvalidInput(
+            f"{self.folder} seems to have been moved: its {CONFIG} names {lost}, which does not exist; "
+            "move the folder back, or correct that path"
+        )
+
+    def _refuse_copy(self, config: Config, places: set[Path]) -> None:
+        """A member in two places would break what it promised in one of them."""
+        for place in places:
+            with contextlib.suppress(InvalidInput):
+                there = Home(place)
+                original = there.config() if there.folder != self.folder else None
+                if original is not None and original.member_id == config.member_id:
+                    raise Conflict(
+                        f"{self.folder} is a copy of {place}, and a member has one place: "
+                        f"`raftos start --data-dir {place}` starts it there"
+                    )
+
     def refuse_in_use(self, before: str = "this member joins anew") -> None:
         if self.is_in_use():
             raise Conflict(f"a daemon uses {self.data}; stop it before {before}")

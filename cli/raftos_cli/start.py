@@ -87,6 +87,9 @@ def start(
             home.begin(name or _host_name(), role, port=port)
         config = _finish(run, home, through) if home.plan() else home.config()
         assert config is not None
+        before, config = config, home.brought_here(config)
+        if config != before:
+            run.output.say(f"{home.folder} was moved here from {Path(before.secret_file).parent}.")
         if port is not None:
             config = home.moved_to(port, config)
     _tell(run, home, config)

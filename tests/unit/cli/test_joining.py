@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -281,6 +282,78 @@ def finished(home: Home) -> None:
     with Client() as client:
         home.finish(client, SECRET.hex())
     home.data.mkdir()
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_folder_may_be_renamed(raftos: Raftos, cluster: list[str], tmp_path: Path, used: bool) -> None:
+    """Its configuration names the new place from then on, and that is said once; it may never have run."""
+    folder, renamed = tmp_path / "mine", tmp_path / "renamed"
+    before = prepared(raftos, cluster, folder)
+    if not used:
+        shutil.rmtree(folder / "data")
+    folder.rename(renamed)
+    start = ("start", "--data-dir", str(renamed), "--prepare")
+    done = raftos(*start)
+    assert (done.exit_code, f"moved here from {folder}" in done.stderr) == (0, True)
+    assert joined(renamed) == msgspec.structs.replace(
+        before, data_dir=str(renamed / "data"), secret_file=str(renamed / "secret")
+    )
+    done = raftos(*start)
+    assert (done.exit_code, "moved" in done.stderr) == (0, False)
+
+
+def test_a_renamed_folder_without_its_secret_is_refused(
+    raftos: Raftos, cluster: list[str], tmp_path: Path
+) -> None:
+    """It says that it was moved, rather than begin with less than there was."""
+    folder, renamed = tmp_path / "mine", tmp_path / "renamed"
+    before = prepared(raftos, cluster, folder)
+    folder.rename(renamed)
+    (renamed / "secret").unlink()
+    done = raftos("start", "--data-dir", str(renamed), "--prepare")
+    assert (done.exit_code, "moved" in done.stderr, before.secret_file in done.stderr) == (2, True, True)
+    assert joined(renamed) == before
+
+
+def test_a_copy_of_a_folder_is_no_second_member(raftos: Raftos, cluster: list[str], tmp_path: Path) -> None:
+    """As long as the first is there, with which it would share an id and no memory."""
+    folder, copy = tmp_path / "mine", tmp_path / "copy"
+    before = prepared(raftos, cluster, folder)
+    shutil.copytree(folder, copy)
+    done = raftos("start", "--data-dir", str(copy), "--prepare")
+    assert (done.exit_code, f"--data-dir {folder}" in done.stderr) == (Conflict.exit_code, True)
+    assert joined(copy) == before
+    assert raftos("start", "--data-dir", str(folder), "--prepare").exit_code == 0
+
+
+def test_what_lies_elsewhere_on_purpose_stays_there(
+    raftos: Raftos, cluster: list[str], tmp_path: Path
+) -> None:
+    """Data on another disk: also before there is any; but older data here does not take its place."""
+    folder, disk = tmp_path / "mine", tmp_path / "disk"
+    prepared(raftos, cluster, folder)
+    start = ("start", "--data-dir", str(folder), "--prepare")
+    shutil.move(folder / "data", disk / "data")
+    shutil.move(folder / "secret", disk / "secret")
+    before = changed(folder, data_dir=str(disk / "data"), secret_file=str(disk / "secret"))
+    assert raftos(*start).exit_code == 0
+    shutil.rmtree(disk / "data")
+    assert raftos(*start).exit_code == 0
+    (folder / "data").mkdir()
+    done = raftos(*start)
+    assert (done.exit_code, str(disk / "data") in done.stderr) == (2, True)
+    assert joined(folder) == before
+
+
+def test_a_folder_may_be_reached_by_its_old_name(raftos: Raftos, cluster: list[str], tmp_path: Path) -> None:
+    """A link in the old place leads to the same files: nothing has to change."""
+    folder, renamed = tmp_path / "mine", tmp_path / "renamed"
+    before = prepared(raftos, cluster, folder)
+    folder.rename(renamed)
+    folder.symlink_to(renamed)
+    for name in (folder, renamed):
+        assert raftos("start", "--data-dir", str(name), "--prepare").exit_code == 0
+    assert joined(renamed) == before
 
 
 @contextlib.contextmanager
