@@ -5,7 +5,7 @@ would a majority vote for me in the next term? Only then does the engine raise t
 
     waiting --(no leader heard for 1..2 election_s, or its link closed)--> asking
     asking  --(majority says yes)--> campaign: term + 1, real votes, which wait for the disk
-    asking  --(a leader is heard, unless it told us to; or a peer asks with a higher id)--> waiting
+    asking  --(a leader is heard, unless it has just told us to; or a peer asks with a higher id)--> waiting
 
 Only voters ask, and only their answers count. Everybody answers, learners too: a learner may have been made a
 voter by an entry that it has not seen yet.
@@ -35,6 +35,7 @@ class Elections:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._asked_term = self._question = 0
+        self._asked_at = -math.inf
         self._granted: set[str] = set()
         self._transfer = False
         self._votes: set[str] = set()
@@ -48,8 +49,9 @@ class Elections:
     def heard_leader(self) -> None:
         """An append of the present leader arrived: it lives."""
         self.heard_at = self._core.now
-        if not self._transfer:
-            # In a transfer the leader lives and its heartbeats go on: they must not undo its own order.
+        if not self._transfer or self._core.now - self._asked_at >= self._core.timings.election_s:
+            # In a transfer the leader lives and its heartbeats go on: they must not undo its own order, until
+            # it has long been given up.
             self._granted.clear()
         self._attempts = 0
         self._postpone()
@@ -77,6 +79,7 @@ class Elections:
             return
         self._asked_term, self._transfer, self._granted = core.term + 1, transfer, {core.member_id}
         self._question += 1
+        self._asked_at = core.now
         if core.rules.pre_vote:
             last_index, last_term = core.journal.last_index, core.journal.last_term
             core.broadcast(PreVote(self._asked_term, last_index, last_term, transfer, self._question))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from raftos.consensus.barriers import _Read
 from raftos.consensus.configuration import Remove
-from raftos.consensus.messages import Append, BarrierAsked, Confirm, Confirmed
+from raftos.consensus.messages import Append, BarrierAnswered, BarrierAsked, Confirm, Confirmed, StaleTerm
 from raftos.errors import NoQuorum
 from tests.unit.consensus.wire import Frame, Wire
 
@@ -195,3 +196,100 @@ def test_a_round_ends_when_those_who_have_confirmed_are_a_majority_of_fewer_vote
     assert not wire.ended.keys() & {first, second}
     wire.change("a", Remove("b"))
     assert {first, second} <= wire.ended.keys()
+
+
+def test_a_confirmation_that_comes_late_does_not_count_for_the_next_round() -> None:
+    """It says that this member led when the round before began; by now another may lead."""
+    wire = Wire()
+    wire.elect("a")
+    first = wire.read("a")
+    wire.deliver(no_confirmations)
+    in_time, late = wire.waiting(Confirmed)
+    wire.give(in_time)
+    assert first in wire.ended
+    second = wire.read("a")
+    wire.give(late)
+    assert second not in wire.ended
+
+
+def test_a_round_whose_confirmations_are_lost_is_repeated() -> None:
+    wire = Wire()
+    wire.elect("a")
+    read = wire.read("a")
+    wire.frames.clear()
+    wire.pass_time(0.3)
+    assert wire.ended[read] == wire["a"].core.commit_index
+
+
+def test_an_answer_to_a_question_that_was_given_up_is_not_taken_for_one_to_the_next() -> None:
+    """What has been written since the leader looked would be missing."""
+    wire = Wire()
+    wire.elect("a")
+    read = wire.read("b")
+    wire.deliver(lambda frame: not isinstance(frame.message, BarrierAnswered))
+    [late] = wire.waiting(BarrierAnswered)
+    wire["b"].elections.lost_leader()
+    wire.step("b")
+    wire.tick("a", after_s=wire.timings.heartbeat_s)
+    wire.deliver(lambda frame: isinstance(frame.message, Append))
+    wire.give(late)
+    assert read not in wire.ended
+    wire.deliver()
+    assert read in wire.ended
+
+
+def test_a_question_that_one_who_leads_no_more_hands_back_is_asked_of_who_does() -> None:
+    wire = Wire()
+    wire.elect("a")
+    read = wire.read("b")
+    wire.deliver(no_confirmations)
+    wire.frames.clear()
+    wire["a"].core.engine.observe_term(wire.now, wire["a"].core.term + 1)
+    wire.step("a")
+    [handed_back] = wire.waiting(BarrierAnswered)
+    wire.give(handed_back)
+    assert read not in wire.ended
+    wire.pass_time(2)
+    assert wire.ended[read] == wire["b"].core.commit_index
+
+
+def test_reads_that_were_asked_of_a_silent_leader_are_asked_of_the_next() -> None:
+    """Its link is still there."""
+    wire = Wire()
+    wire.elect("a")
+    wire.isolate("a")
+    read = wire.read("b")
+    wire.pass_time(3)
+    assert wire.ended[read] == wire["b"].core.commit_index
+
+
+def test_a_read_ends_with_the_entry_that_it_waits_for_and_not_with_the_one_before() -> None:
+    wire = Wire()
+    wire.elect("a")
+    a = wire["a"]
+    a.barriers._resolve(_Read(wire.now + 1, "read"), a.barriers.applied_index + 2)
+    for ended in (False, True):
+        a.applied(wire.now, [(a.barriers.applied_index + 1, [])], 0)
+        wire.step("a")
+        assert ("read" in wire.ended) == ended
+
+
+def test_a_read_that_ended_late_holds_up_none_of_those_that_waited_with_it() -> None:
+    wire = Wire()
+    wire.elect("a")
+    a, applied = wire["a"], wire["a"].barriers.applied_index
+    for ahead in (1, 9, 2, 10, 11, 3):
+        a.barriers._resolve(_Read(wire.now + (0.1 if ahead == 1 else 5), ahead), applied + ahead)
+    wire.tick("a", after_s=0.2)
+    a.applied(wire.now, [(applied + 3, [])], 0)
+    wire.step("a")
+    assert [wire.ended.get(ahead) for ahead in (2, 3, 9)] == [applied + 2, applied + 3, None]
+
+
+def test_who_asks_for_confirmation_in_an_earlier_term_is_told_the_present_one() -> None:
+    wire = Wire()
+    wire.elect("a")
+    b = wire["b"]
+    b.received(wire.now, "a", b.core.links["a"], Confirm(b.core.term - 1, 1))
+    wire.step("b")
+    assert [frame.message for frame in wire.waiting(StaleTerm)] == [StaleTerm(b.core.term)]

@@ -8,10 +8,11 @@ import pytest
 
 from raftos.consensus.base import Role
 from raftos.consensus.changes import NEARLY_BYTES, NEARLY_ENTRIES
-from raftos.consensus.configuration import Add, Change, Promote, Remove, Standing
+from raftos.consensus.configuration import Add, Change, Configuration, Promote, Remove, Standing, encode
 from raftos.consensus.guard import Rules
 from raftos.consensus.messages import (
     Acknowledged,
+    Append,
     Confirmed,
     PreVote,
     PreVoteAnswer,
@@ -19,7 +20,7 @@ from raftos.consensus.messages import (
     VoteGranted,
     VoteRequest,
 )
-from raftos.errors import Conflict, InvalidInput, NoQuorum, NotFound, OutcomeUnknown
+from raftos.errors import Busy, Conflict, InvalidInput, NoQuorum, NotFound, OutcomeUnknown
 from tests.unit.consensus.wire import TICK_S, Wire, request
 
 LEARN = Add("d", "127.0.0.1:4004", Standing.LEARNER)
@@ -431,3 +432,72 @@ def test_a_removal_that_only_the_removed_has_heard_of_does_not_stop_those_that_a
     write = wire.propose("b", "x")
     wire.pass_time(3)
     assert wire.ended[write] == [request("x")]
+
+
+def test_an_acknowledgement_that_waits_for_the_leaders_disk_does_not_outlive_its_member() -> None:
+    """Finding 20, by another way: the engine knows the removed member no more, and would fail."""
+    wire = grown()
+    wire.members["a"].disk_stuck = True
+    wire.propose("a", "x")
+    wire.deliver()
+    assert wire["a"].replication.has_waiting
+    removed = wire.change("a", Remove("d"))
+    wire.repair_disk("a")
+    wire.deliver()
+    assert wire.ended[removed] == wire["a"].core.configuration_index
+
+
+def test_who_lacked_entries_when_it_was_removed_is_sent_no_more() -> None:
+    """Its answer came just before."""
+    wire = grown()
+    wire.isolate("d")
+    wire.propose("a", "x")
+    wire.frames.clear()
+    a = wire["a"]
+    lacking = Acknowledged(a.core.term, 2, success=False, reset=True)
+    a.received(wire.now, "d", a.core.links["d"], lacking)
+    wire.change("a", Remove("d"))
+    assert not [frame for frame in wire.waiting(Append) if frame.receiver == "d"]
+
+
+def test_what_a_smaller_majority_has_already_is_agreed_on_at_once() -> None:
+    """Nobody need say anything more: two of four had it, and now they are two of three."""
+    wire = Wire(4)
+    wire.elect("a")
+    for name in "cd":
+        wire.isolate(name)
+    write = wire.propose("a", "x")
+    wire.deliver()
+    assert write not in wire.ended
+    wire.isolate("b")
+    wire.change("a", Remove("d"))
+    assert wire.ended[write] == [request("x")]
+
+
+def test_nothing_is_changed_while_leadership_is_handed_over() -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire.isolate("b")
+    wire.transfer("a", "b")
+    refused = wire.change("a", LEARN)
+    assert isinstance(wire.ended[refused], Busy)
+
+
+def test_a_later_configuration_that_nobody_agreed_on_is_no_reason_to_doubt_ones_removal() -> None:
+    """Not even if it is heard of in a term that the deposed leader has come to by itself."""
+    wire = Wire()
+    wire.elect("b")
+    wire.isolate("b")
+    wire.change("b", LEARN)
+    b = wire["b"]
+    b.received(wire.now, "a", b.core.links["a"], Removed(b.core.configuration_index - 1, b.core.term))
+    assert b.core.expelled
+
+
+def test_a_member_that_a_snapshot_names_among_the_removed_stops() -> None:
+    wire = Wire()
+    without_c = Configuration(Configuration.of("ab").peers, ("c",))
+    wire["c"].install(wire.now, 20, 1, encode(without_c), 0)
+    wire.step("c")
+    wire.tick("c")
+    assert "was removed" in str(wire["c"].core.expelled)

@@ -116,3 +116,10 @@ def test_neighbouring_majorities_always_share_a_member(asked: list[Change]) -> N
         assert command[0] == CONFIGURATION
         assert decode(command) == after
         present = after
+
+
+@pytest.mark.parametrize("change", [JOIN, Promote("d")])
+def test_who_was_removed_is_remembered_whoever_comes_after_it(change: Change) -> None:
+    """Else it could come back under its id, and would not be told that it is gone."""
+    after = changed(changed(three(), Remove("b")), JOIN)
+    assert changed(after, change).removed == ("b",)

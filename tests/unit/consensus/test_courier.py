@@ -500,3 +500,11 @@ def test_what_a_busy_leader_is_asked_for_again_is_sent_once(pair: Pair) -> None:
     pair.bring(pieces)
     pair.carry()
     assert pair.follower.arrived
+
+
+def test_of_all_that_is_being_fetched_the_oldest_says_what_of_the_log_stays(pair: Pair) -> None:
+    pair.offer()
+    pair.bring(pair.ask())
+    pair.leader.store.write(header(95), [RAW])
+    pair.leader.courier.wanted(pair.now, "other", 1, SnapshotWanted(95, 3, 0))
+    assert pair.leader.courier.needed_index() == 90

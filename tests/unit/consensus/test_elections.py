@@ -10,10 +10,12 @@ from raftos.consensus.messages import (
     Append,
     PreVote,
     PreVoteAnswer,
+    StaleTerm,
     TimeoutNow,
     VoteGranted,
     VoteRequest,
 )
+from raftos.errors import Conflict
 from raftos.levels import FIRST_LEVEL, LEVEL
 from tests.unit.consensus.wire import Frame, Wire
 
@@ -359,3 +361,82 @@ def test_a_pre_vote_without_a_number_counts_from_an_older_version_only(
     wire.heal()
     wire.pass_time(3)
     assert wire.leaders() == leaders
+
+
+def asked_by_c() -> tuple[Wire, Frame]:
+    """C and b take their leader for gone, c asks, and the answer with b's consent is on its way."""
+    wire = Wire()
+    wire.elect("a")
+    for name in "bc":
+        wire[name].elections.lost_leader()
+    wire.tick("c", after_s=0.02)
+    wire.deliver(lambda frame: frame.receiver == "b")
+    [answer] = wire.waiting(PreVoteAnswer)
+    return wire, answer
+
+
+def test_consent_that_arrives_after_a_leader_was_heard_does_not_count() -> None:
+    """That leader lives, and the campaign would depose it."""
+    wire, consent = asked_by_c()
+    wire.tick("a", after_s=wire.timings.heartbeat_s)
+    wire.deliver(lambda frame: isinstance(frame.message, Append))
+    wire.give(consent)
+    assert not wire["c"].core.engine.is_candidate
+
+
+def test_consent_to_a_term_that_has_come_meanwhile_does_not_count_for_the_next() -> None:
+    wire, consent = asked_by_c()
+    c = wire["c"]
+    c.received(wire.now, "a", c.core.links["a"], StaleTerm(c.core.term + 1))
+    wire.give(consent)
+    assert not c.core.engine.is_candidate
+
+
+def test_who_is_not_answered_asks_again_at_intervals() -> None:
+    """Only answers to the latest question count: asked at every tick, slow ones would never do."""
+    wire = Wire()
+    wire.elect("a")
+    wire.crash("a")
+    wire.isolate("c")
+    wire.pass_time(1)
+    questions = [frame for frame in wire.waiting(PreVote) if frame.sender == "c"]
+    assert 1 <= len(questions) < 10
+
+
+def test_a_late_vote_of_an_earlier_term_does_not_take_the_place_of_the_voters_present_one() -> None:
+    wire = Wire(5)
+    a = wire["a"]
+    for _ in range(2):
+        a.elections._campaign()
+    term = a.core.term
+    for voter, voted in (("b", term - 1), ("b", term), ("c", term)):
+        a.received(wire.now, voter, a.core.links[voter], VoteGranted(voted))
+    assert a.core.is_leader
+
+
+def test_a_member_in_trouble_does_not_follow_the_order_to_campaign() -> None:
+    wire = Wire()
+    wire.elect("a")
+    b = wire["b"]
+    b.troubled(wire.now, "disk full")
+    b.received(wire.now, "a", b.core.links["a"], TimeoutNow(b.core.term))
+    wire.step("b")
+    assert not wire.waiting(PreVote)
+
+
+def test_consent_to_a_transfer_that_was_given_up_deposes_nobody() -> None:
+    """Its caller was told that the leader is unchanged."""
+    wire = Wire()
+    wire.elect("a")
+    term = wire["a"].core.term
+    done = wire.transfer("a", "b")
+    wire.tick("a", after_s=0.025)
+    wire.deliver(lambda frame: not isinstance(frame.message, PreVoteAnswer))
+    [consent] = [frame for frame in wire.waiting(PreVoteAnswer) if frame.sender == "c"]
+    wire.frames = [frame for frame in wire.frames if not isinstance(frame.message, PreVoteAnswer)]
+    wire.pass_time(10)
+    assert isinstance(wire.ended[done], Conflict)
+    wire.give(consent)
+    wire.deliver()
+    assert wire["a"].core.term == term
+    assert wire.leaders() == ["a"]

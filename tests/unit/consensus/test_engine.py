@@ -215,3 +215,15 @@ def test_an_append_carries_at_most_so_many_entries_however_small_they_are() -> N
     counts = [len(frame.message.entries) for frame in wire.delivered if isinstance(frame.message, Append)]
     assert max(counts) == MAX_APPEND_ENTRIES
     assert wire.members["c"].requests == [request("x")]
+
+
+def test_an_engine_that_was_not_elected_does_not_campaign_again_by_itself() -> None:
+    """Each campaign costs a term, so it takes a majority that would vote."""
+    wire = Wire()
+    engine: Engine = wire["b"].core.engine
+    engine.campaign(wire.now)
+    term = engine.term
+    for seconds in range(1, 100):
+        engine.tick(wire.now + seconds)
+    assert engine.is_candidate
+    assert engine.term == term

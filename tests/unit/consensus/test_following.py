@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from raftos.consensus.configuration import Add, Standing
-from raftos.consensus.messages import Append, SnapshotOffered, StaleTerm
+from raftos.consensus.guard import FIRST_INDEX
+from raftos.consensus.messages import Acknowledged, Append, SnapshotOffered, StaleTerm
 from tests.unit.consensus.wire import Wire, request
 
 SEGMENT_BYTES = 600
@@ -163,3 +164,87 @@ def test_an_older_snapshot_that_is_finished_late_is_not_offered() -> None:
     wire["a"].snapshot_made(wire.now, 2, 1, 1_000)
     wire.until(lambda: bool(wire.members["c"].offers))
     assert wire.members["c"].offers[-1].index == newest[0]
+
+
+def test_what_a_snapshot_holds_is_agreed_on_as_soon_as_it_is_installed() -> None:
+    """Not only once the leader is heard again: the same one would be fetched once more."""
+    wire = left_behind()
+    wire.until(lambda: bool(wire.members["c"].offers))
+    index = wire.members["c"].offers[-1].index
+    wire.isolate("c")
+    wire.install("c", "a")
+    assert wire["c"].core.commit_index == index
+    assert not wire["c"].wants_snapshot(index)
+
+
+def test_who_waits_for_a_snapshot_hears_its_leader_on_the_ground_that_all_logs_share() -> None:
+    """The leader's log has forgotten what this follower has, and the terms of it too."""
+    wire = left_behind()
+    wire.delivered.clear()
+    wire.pass_time(0.5)
+    heard = [frame.message for frame in wire.delivered if frame.receiver == "c"]
+    appends = [message for message in heard if isinstance(message, Append)]
+    assert {(append.prev_index, append.prev_term) for append in appends} == {(FIRST_INDEX, 0)}
+
+
+def test_a_snapshot_that_ends_before_the_log_begins_is_not_offered() -> None:
+    """The newest was found damaged: with the one before it a follower would still lack what lies between."""
+    wire = left_behind()
+    wire["a"].snapshot_lost(wire.now)
+    wire["a"].snapshot_made(wire.now, 2, 1, 1_000)
+    wire.delivered.clear()
+    wire.pass_time(2)
+    assert not [frame for frame in wire.delivered if isinstance(frame.message, SnapshotOffered)]
+
+
+def test_an_acknowledgement_that_is_said_again_waits_for_the_disk_like_the_first() -> None:
+    """While bytes of something large arrive, what came before them may not be durable yet."""
+    wire = Wire()
+    wire.elect("a")
+    wire.members["b"].disk_stuck = True
+    wire.propose("a", "x")
+    wire.deliver()
+    wire.now += wire.timings.heartbeat_s
+    wire["b"].hearing(wire.now, "a", wire["b"].core.links["a"])
+    wire.step("b")
+    assert not wire.waiting(Acknowledged)
+    wire.repair_disk("b")
+    assert wire.waiting(Acknowledged)
+
+
+def test_a_rejection_is_not_said_again() -> None:
+    """Each one makes the leader search for common ground anew."""
+    wire = Wire()
+    wire.elect("a")
+    b, ahead = wire["b"], wire.members["b"].journal.last_index + 5
+    b.received(wire.now, "a", b.core.links["a"], Append(b.core.term, 0, ahead, b.core.term, []))
+    wire.step("b")
+    assert wire.waiting(Acknowledged)
+    wire.frames.clear()
+    wire.now += wire.timings.heartbeat_s
+    b.hearing(wire.now, "a", b.core.links["a"])
+    wire.step("b")
+    assert not wire.frames
+
+
+def test_bytes_of_one_that_does_not_lead_are_no_sign_of_the_leader() -> None:
+    wire = Wire()
+    wire.elect("a")
+    b = wire["b"]
+    wire.now += wire.timings.election_s
+    b.hearing(wire.now, "c", b.core.links["c"])
+    assert not b.elections.hears_leader
+
+
+def test_what_was_said_on_a_link_that_closed_is_said_again_on_the_next() -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire.tick("a", after_s=wire.timings.heartbeat_s)
+    wire.deliver()
+    wire.unlink("a", "b")
+    wire.link("a", "b")
+    wire.now += wire.timings.heartbeat_s / 4
+    wire["a"].replication.send_all()
+    wire.step("a")
+    wire.deliver(lambda frame: frame.receiver == "b")
+    assert [frame for frame in wire.waiting(Acknowledged) if frame.sender == "b"]

@@ -180,6 +180,7 @@ MALFORMED = [
     pytest.param(Append(TERM, 0, 5, 2, entries(6, 3)), id="a gap before the first entry"),
     pytest.param(Append(TERM, 0, 5, 2, [*entries(5, 3), *entries(7, 3)]), id="a gap between entries"),
     pytest.param(append(5, 3, 2), id="a term that goes back"),
+    pytest.param(append(5, 2, 4, 3), id="a term that goes back between entries"),
     pytest.param(append(5, 2, TERM + 1), id="a term above the leader's"),
     pytest.param(Append(TERM, 0, 5, 2, [(b"", 6, 3)]), id="an empty command"),
     pytest.param(Append(TERM, 0, 5, 2, [(b"\x02add", 6, 3)]), id="PySyncObj's membership command"),

@@ -462,3 +462,14 @@ def test_files_survive_a_restart(tmp_path: Path) -> None:
     second = FileStorage(tmp_path / "journal")
     assert open_journal(second, cache_bytes=0).entries(1) == expected
     second.close()
+
+
+def test_what_is_durable_of_the_hard_state_is_what_was_written_and_not_what_came_meanwhile() -> None:
+    journal = open_journal(ForgetfulStorage())
+    journal.set_hard_state(1, "a")
+    write = journal.take()
+    assert write is not None
+    journal.set_hard_state(2, "b")
+    journal.writer.write(write)
+    journal.finish(write)
+    assert (journal.synced_term, journal.synced_vote) == (1, "a")

@@ -489,3 +489,87 @@ def test_a_damaged_snapshot_is_replaced_at_once(tmp_path: Path) -> None:
             member.snapshots.check(file.name)
 
     run(scenario())
+
+
+@contextmanager
+def trimming(folder: Path) -> Iterator[tuple[Opened, Keeper, AtOnce]]:
+    """A member of whose log nothing stays that need not, in segments of a few entries."""
+    with test_opening.opened(folder) as parts:
+        test_opening.fill(parts, 1)
+    with following(folder) as (parts, keeper, world):
+        parts.journal._segment_bytes = KIB
+        keeper._policy = Policy(log_bytes=0)
+        yield parts, keeper, world
+
+
+def test_nothing_of_the_log_goes_before_the_state_is_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut the state would lack what the log has no more."""
+    with trimming(tmp_path / "a") as (parts, keeper, world):
+        for _ in range(4):
+            test_opening.fill(parts, 8)
+        with monkeypatch.context() as patched:
+            patched.setattr(parts.machine, "sync", lambda: 1)
+            keeper._make()
+            assert (parts.journal.first_index, world.removed) == (1, [])
+        keeper._forget()
+        assert parts.journal.first_index > 1
+
+
+def test_no_more_of_the_log_goes_than_the_newest_snapshot_holds(tmp_path: Path) -> None:
+    """However much of the state is durable: a follower would find a gap between the two."""
+    with trimming(tmp_path / "a") as (parts, keeper, _):
+        test_opening.fill(parts, 8)
+        keeper._make()
+        made = parts.snapshots.newest
+        assert made is not None
+        for _ in range(4):
+            test_opening.fill(parts, 8)
+        keeper._forget()
+        assert parts.journal.first_index <= made.header.index + 1
+
+
+def test_the_log_after_what_somebody_fetches_stays(tmp_path: Path) -> None:
+    """Who has installed it would lack the rest, and have to fetch another one."""
+    with trimming(tmp_path / "a") as (parts, keeper, _):
+        test_opening.fill(parts, 8)
+        keeper._make()
+        fetched = parts.snapshots.newest
+        assert fetched is not None
+        keeper.received("b", 1, SnapshotWanted(fetched.header.index, fetched.header.term, 0))
+        for _ in range(4):
+            test_opening.fill(parts, 8)
+        keeper._make()
+        assert parts.snapshots.newest != fetched
+        assert parts.journal.first_index <= fetched.header.index + 1
+
+
+def test_a_snapshot_says_what_was_so_as_of_its_index_and_not_what_came_after(tmp_path: Path) -> None:
+    """The log goes on in a later term, with a configuration that may never be agreed on."""
+    with test_opening.opened(tmp_path / "a") as parts:
+        test_opening.fill(parts, 5, term=1)
+    with following(tmp_path / "a") as (parts, keeper, _):
+        parts.journal.append(encode(Configuration.of("abcd")), 7, 2)
+        keeper._make()
+        newest = parts.snapshots.newest
+        assert newest is not None
+        assert (newest.header.index, newest.header.term, newest.header.configuration) == (6, 1, b"")
+
+
+def test_what_was_installed_is_what_others_are_offered(tmp_path: Path) -> None:
+    """The log begins after it, so that nothing else would be of use, should this member come to lead."""
+    with following(tmp_path / "a") as (parts, keeper, world):
+        stored = received(parts, tmp_path / "b", 20)
+        keeper._arrived(stored)
+        assert world._replica.core.snapshot == (21, 1, stored.size_bytes)
+
+
+def test_a_log_without_its_beginning_is_reason_enough_for_a_snapshot(tmp_path: Path) -> None:
+    """However little it has grown: without one nobody who lacks that beginning could catch up."""
+    with following(tmp_path / "a") as (parts, keeper, _):
+        stored = received(parts, tmp_path / "b", 20)
+        keeper._arrived(stored)
+        parts.snapshots.discard(stored.name)
+        keeper.tick()
+        assert parts.snapshots.newest is not None

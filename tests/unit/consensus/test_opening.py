@@ -195,6 +195,14 @@ def test_a_snapshot_that_arrived_but_was_not_installed_is_installed_now(tmp_path
             assert value(parts.machine) == b"31"
 
 
+def test_a_state_that_lacks_one_entry_of_what_a_log_begins_after_is_made_anew(tmp_path: Path) -> None:
+    with opened(tmp_path / "a") as parts:
+        fill(parts, 29)
+    shutil.copytree(giver(tmp_path / "b", 30), tmp_path / "a" / "snapshots", dirs_exist_ok=True)
+    with opened(tmp_path / "a") as parts:
+        assert parts.machine.applied_index == parts.journal.first_index - 1 == 31
+
+
 def test_entries_beside_a_snapshot_give_way_to_it(tmp_path: Path) -> None:
     """They are of an earlier term and were never agreed on; they even reach further."""
     with opened(tmp_path / "a") as parts:
@@ -282,7 +290,12 @@ def test_a_snapshot_of_a_level_to_come_never_becomes_the_state(
         assert (parts.machine.applied_index, parts.machine.level) == (31, LEVEL)
 
 
-@pytest.mark.parametrize("lose", [lose_state_and_snapshots])
+def lose_state_and_all_but_an_older_snapshot(folder: Path) -> None:
+    lose_state_and_snapshots(folder)
+    shutil.copytree(giver(folder.with_name("older"), 10), folder / "snapshots")
+
+
+@pytest.mark.parametrize("lose", [lose_state_and_snapshots, lose_state_and_all_but_an_older_snapshot])
 def test_what_cannot_be_made_whole_is_refused_with_what_to_do(
     tmp_path: Path, lose: Callable[[Path], None]
 ) -> None:
@@ -331,6 +344,19 @@ def test_a_sole_voter_keeps_its_log_and_remembers_whom_it_dropped(tmp_path: Path
         alone = decode(parts.journal.mark.payload)
         assert alone.voters == ("a",)
         assert alone.removed == ("b", "c")
+
+
+def test_a_sole_voter_remembers_who_was_removed_before(tmp_path: Path) -> None:
+    """They could come back under their ids, and would not be told."""
+    folder = tmp_path / "a"
+    with opened(folder) as parts:
+        fill(parts, 5)
+        parts.journal.append(encode(Configuration(Configuration.of("abc").peers, ("x",))), 7, 1)
+        write_now(parts.journal)
+    make_sole_voter(folder, config(folder))
+    with opened(folder) as parts:
+        assert parts.journal.mark is not None
+        assert decode(parts.journal.mark.payload).removed == ("x", "b", "c")
 
 
 def test_a_member_without_a_log_can_be_a_sole_voter_too(tmp_path: Path) -> None:

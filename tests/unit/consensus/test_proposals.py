@@ -246,3 +246,39 @@ def test_a_leader_answers_forwards_whose_deadline_passed_while_it_proposed_nothi
     wire.pass_time(0.3)
     assert wire.ended[token] == [request("in time")]
     assert wire.members["a"].requests == [request("in time")]
+
+
+def test_what_was_forwarded_to_a_silent_leader_is_sent_to_the_next() -> None:
+    """Its link is still there."""
+    wire = Wire()
+    wire.elect("a")
+    wire.isolate("a")
+    token = wire.propose("b", "x")
+    wire.pass_time(3)
+    assert wire.ended[token] == [request("x")]
+
+
+def test_results_of_an_entry_that_took_the_place_of_ours_are_not_our_answer() -> None:
+    """Not even for a moment: here the call is not proposed again before that entry is applied."""
+    wire = Wire()
+    wire.elect("a")
+    wire.isolate("a")
+    ours = wire.propose("a", "ours", within_s=9)
+    wire.until(lambda: wire.leaders() not in ([], ["a"]))
+    (other,) = set(wire.leaders()) - {"a"}
+    wire.propose(other, "theirs")
+    wire.pass_time(0.2)
+    wire.heal()
+    wire.tick(other, after_s=wire.timings.heartbeat_s)
+    wire.deliver(lambda frame: not isinstance(frame.message, Forwarded))
+    assert wire.members["a"].requests == [request("theirs")]
+    assert ours not in wire.ended
+
+
+def test_each_forwarded_call_ends_at_its_own_deadline() -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire.isolate("a")
+    tokens = [wire.propose("b", text, within_s=within_s) for text, within_s in (("x", 0.1), ("y", 0.2))]
+    wire.pass_time(0.3)
+    assert all(isinstance(wire.ended[token], OutcomeUnknown) for token in tokens)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from raftos.consensus.base import Role
 from raftos.consensus.core import Timings
 from raftos.consensus.journal import Identity, Journal
-from raftos.consensus.messages import Acknowledged, Append, BarrierAsked, Forwarded, StaleTerm
+from raftos.consensus.messages import Acknowledged, Append, BarrierAsked, Forwarded, StaleTerm, TimeoutNow
 from raftos.errors import Conflict, InvalidInput, NoQuorum, OutcomeUnknown
 from tests.simulation.storage import SimulatedStorage
 from tests.unit.consensus.wire import Frame, Wire, request
@@ -359,3 +359,97 @@ def test_a_member_whose_disk_is_full_for_long_does_not_gather_promises_it_cannot
     read = wire.read("a")
     wire.pass_time(0.2)
     assert read in wire.ended
+
+
+def test_a_sync_keeps_the_promises_of_what_it_has_written_and_not_of_what_came_meanwhile() -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire.isolate("c")
+    wire.members["b"].disk_stuck = True
+    wire.propose("a", "x")
+    wire.deliver()
+    under_way, written = wire.members["b"].begin_write(), wire.members["b"].journal.last_index
+    wire.propose("a", "y")
+    wire.deliver()
+    wire.finish_write("b", under_way)
+    assert wire["a"].replication.matched("b") == written
+    wire.repair_disk("b")
+    wire.deliver()
+    assert wire["a"].replication.matched("b") == written + 1
+
+
+def test_the_end_of_an_older_link_is_not_that_of_the_present_one() -> None:
+    wire = Wire()
+    wire.elect("a")
+    b = wire["b"]
+    b.unlinked(wire.now, "a", b.core.links["a"] - 1)
+    assert "a" in b.core.links
+
+
+def test_what_was_asked_over_a_link_is_asked_again_when_another_takes_its_place() -> None:
+    """Also where the leader is heard over the new one at once, so that it never seems to be gone."""
+    wire = Wire()
+    wire.elect("a")
+    write, read = wire.propose("b", "x"), wire.read("b")
+    wire.frames.clear()
+    a, b, log = wire["a"], wire["b"], wire.members["a"].journal
+    generation = b.core.links["a"] + 100
+    a.linked(wire.now, "b", generation)
+    b.linked(wire.now, "a", generation)
+    heartbeat = Append(a.core.term, a.core.commit_index, log.last_index, log.last_term, [])
+    b.received(wire.now, "a", generation, heartbeat)
+    wire.step("b")
+    wire.pass_time(0.5)
+    assert wire.ended[write] == [request("x")]
+    assert isinstance(wire.ended[read], int)
+
+
+def test_an_acknowledgement_of_a_later_term_deposes_a_leader() -> None:
+    wire = Wire()
+    wire.elect("a")
+    a = wire["a"]
+    later = Acknowledged(a.core.term + 1, 2, success=True, reset=False)
+    a.received(wire.now, "b", a.core.links["b"], later)
+    assert not a.core.is_leader
+    assert a.core.term == later.term
+
+
+def test_leadership_is_handed_over_once_the_target_has_everything_and_nothing_is_proposed_meanwhile() -> None:
+    """Who lacks something would get no votes, and who is sent more and more would never have it all."""
+    wire = Wire()
+    wire.elect("a")
+    wire.isolate("b")
+    wire.propose("a", "x")
+    wire.deliver()
+    wire.transfer("a", "b")
+    last = wire.members["a"].journal.last_index
+    write = wire.propose("a", "y")
+    wire.tick("a", after_s=0.025)
+    assert wire.members["a"].journal.last_index == last
+    assert not wire.waiting(TimeoutNow)
+    wire.heal()
+    wire.pass_time(1)
+    assert wire.leaders() == ["b"]
+    assert wire.ended[write] == [request("y")]
+
+
+def test_leadership_goes_to_the_voter_that_has_most() -> None:
+    """Nothing is proposed until another has caught up."""
+    wire = Wire()
+    wire.elect("a")
+    wire.isolate("c")
+    wire.propose("a", "x")
+    wire.deliver()
+    done = wire.transfer("a", None)
+    wire.pass_time(0.5)
+    assert wire.ended[done] == "b"
+
+
+def test_a_deposed_leader_that_knows_no_successor_at_the_deadline_says_that_it_does_not_know() -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire.isolate("a")
+    done = wire.transfer("a", "b", within_s=0.2)
+    wire["a"].core.engine.observe_term(wire.now, wire["a"].core.term + 1)
+    wire.tick("a", after_s=0.3)
+    assert isinstance(wire.ended[done], OutcomeUnknown)

@@ -261,3 +261,12 @@ def test_a_sync_asks_for_a_step_where_a_committed_entry_waited_for_it_and_nowher
     wire.step("a")
     wire.deliver()
     assert sync(wire, "b")
+
+
+def test_the_sync_of_a_lone_voter_asks_for_a_step() -> None:
+    """It alone agrees on what it has written, and nobody's answer will come."""
+    wire = Wire(1)
+    wire.until(lambda: bool(wire.leaders()))
+    wire.members["a"].disk_stuck = True
+    wire.propose("a", "x")
+    assert sync(wire, "a")

@@ -81,3 +81,25 @@ def test_cluster_time_goes_on_from_the_last_stamp_after_all_members_were_down() 
     wire.propose("b", "y")
     wire.deliver()
     assert 0 <= stamps(wire, "b")[-1] - last < 2_000
+
+
+def test_a_leader_goes_on_from_a_stamp_that_is_later_than_its_own_time() -> None:
+    """Its predecessor's entries may tell it that more time has passed than it knew."""
+    wire = Wire()
+    wire.elect("a")
+    wire.propose("a", "x")
+    wire.deliver()
+    a = wire["a"]
+    later_ms = a.cluster_time_ms(wire.now) + HOUR_MS
+    a.applied(wire.now, [], later_ms)
+    assert a.cluster_time_ms(wire.now) == later_ms
+
+
+def test_a_snapshot_brings_its_cluster_time_along() -> None:
+    wire = Wire()
+    wire.elect("a")
+    wire.propose("a", "x")
+    wire.pass_time(0.3)
+    c, later_ms = wire["c"], wire["a"].cluster_time_ms(wire.now) + HOUR_MS
+    c.install(wire.now, c.core.commit_index + 9, c.core.term, None, later_ms)
+    assert c.cluster_time_ms(wire.now) == later_ms

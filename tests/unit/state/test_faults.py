@@ -49,6 +49,9 @@ def apply_break(db: sqlite3.Connection, command: Break, context: Context) -> Any
     match command.how:
         case "raise":
             raise DomainBug("with words that only this member knows")
+        case "noted":
+            db.execute("SELECT noted(7 << 21)")
+            raise DomainBug
         case "sql":
             db.execute("SELECT nothing FROM nowhere")
         case "constraint":
@@ -104,6 +107,14 @@ def test_a_bug_fails_one_command_and_no_other(broken: Feeder, how: str) -> None:
     assert broken.ask(Count()) == Counted(1)
     assert broken.ask(kv.Get("a")).version == 2
     assert len(msgspec.msgpack.decode(broken.rows()["events"][1][2])) == 3
+
+
+def test_a_bug_leaves_the_command_after_it_nothing_that_its_own_sql_had_noted(broken: Feeder) -> None:
+    """Where both are of one turn: another member may take them in two, and must come to the same state."""
+    failed, put = broken.do(Break("noted"), kv.Put("new", b"1"))
+    assert isinstance(failed, Failed)
+    assert isinstance(put, Ok)
+    assert broken.ask(kv.Get("new")).version == 1
 
 
 def test_every_member_gives_a_bug_the_same_words(feeders: Callable[..., Feeder]) -> None:

@@ -113,6 +113,21 @@ def test_a_checkpoint_empties_a_long_write_ahead_log(feeder: Feeder) -> None:
     assert max(sizes) < 1_500_000
 
 
+def test_what_is_applied_while_the_state_is_synced_does_not_count_as_durable(
+    feeder: Feeder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log would be trimmed by it, and after a power cut nobody had what came just after the sync."""
+    feeder.do(kv.Put("a", b"1"))
+    sync_log = storage.sync_log
+
+    def sync_and_apply_more(path: Path) -> None:
+        sync_log(path)
+        feeder.do(kv.Put("a", b"2"))
+
+    monkeypatch.setattr(storage, "sync_log", sync_and_apply_more)
+    assert feeder.machine.sync() == 1
+
+
 OLD_MEMBERS = """
 CREATE TABLE machine (
     id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER NOT NULL, cluster_id TEXT NOT NULL,
