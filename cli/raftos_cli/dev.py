@@ -298,13 +298,20 @@ def pointer() -> Path:
 
 @contextmanager
 def exclusively() -> Iterator[None]:
-    """Hold the lock on the dev cluster; another command that holds it is waited for."""
+    """Hold the lock on the dev cluster; another command that holds it is waited for, and people are told."""
     from raftos_cli.devcluster import make_private_directory
 
     for directory in (contexts.home(), dev_home()):
         make_private_directory(directory)
     with (dev_home() / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if (ctx := click.get_current_context(silent=True)) is not None:
+                ctx.ensure_object(Invocation).output.say(
+                    "Waiting for another `raftos dev` command to end ..."
+                )
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

@@ -161,12 +161,15 @@ def recover(run: Invocation, number: int, answer: str | None) -> None:
     from raftos_cli import devstart
     from raftos_cli.recover import recovered
 
+    cluster = current()
+    _refuse_majority(cluster, cluster.member(number))
+    name = _named(cluster, cluster.member(number), answer)
     with exclusively():
         cluster = current()
         member = cluster.member(number)
         _refuse_majority(cluster, member)
         with _stopped(cluster, member):
-            recovered(cluster.config_file(member), answer)
+            recovered(cluster.config_file(member), name)
         for other in cluster.members:
             other.removed = other is not member
         cluster.save()
@@ -174,6 +177,27 @@ def recover(run: Invocation, number: int, answer: str | None) -> None:
         cluster.spawn(member)
         devstart.wait_until_back(cluster, member, run.timeout_s)
     tell(run, cluster, member, f"{member.name} goes on alone; `raftos dev rejoin N` brings the others back.")
+
+
+def _named(cluster: DevCluster, member: Member, answer: str | None) -> str:
+    """The cluster's name, given or typed, before anything is held or stopped for it.
+
+    Raises InvalidInput for another name, Abort.
+    """
+    from raftos_cli.recover import refuse_unasked
+
+    refuse_unasked(answer)
+    name = cluster.record.cluster
+    if answer is None:
+        click.echo(
+            f"{member.name} becomes the only voter. What the others acknowledged and it has not received is "
+            "lost for good,\nand they are removed.",
+            err=True,
+        )
+        answer = str(click.prompt(f"Type the cluster's name, {name}, to go on", err=True))
+    if answer.strip() != name:
+        raise InvalidInput(f"{answer!r} is not the name of this cluster, {name!r}; nothing was changed")
+    return name
 
 
 @contextmanager

@@ -50,9 +50,14 @@ def recovered(config: Path, answer: str | None) -> dict[str, Any]:
     """Do it; without an answer a person at the terminal is asked. Raises RaftosError."""
     from raftos_cli.offline import run_offline
 
+    refuse_unasked(answer)
+    given = () if answer is None else ("--yes", answer)
+    return run_offline("recover", "--config", config, *given, asks=answer is None)
+
+
+def refuse_unasked(answer: str | None) -> None:
+    """Raises InvalidInput where no name was given and nobody is there to type it."""
     if answer is None and not sys.stdin.isatty():
         raise InvalidInput(
             "this gives up what the lost members alone had; say so with --yes CLUSTER, its name"
         )
-    given = () if answer is None else ("--yes", answer)
-    return run_offline("recover", "--config", config, *given, asks=answer is None)

@@ -5,13 +5,19 @@ What they do is tested with real daemons: tests/cluster/test_membership.py.
 
 from __future__ import annotations
 
+import fcntl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from raftos_cli.dev import prepare
 from raftos_cli.devcluster import DevCluster
 from tests.unit.cli.conftest import Raftos
+from tests.unit.cli.terminal import RAFTOS, Terminal
 
 
 @pytest.fixture
@@ -125,6 +131,45 @@ def test_whoever_else_runs_is_named_in_a_whole_sentence(
     assert refused.exit_code == 4
     assert f"Error: {running}" in refused.stderr
     assert f"{them} first with `raftos dev kill N`" in refused.stderr
+
+
+@contextmanager
+def locked(home: Path) -> Iterator[IO[str]]:
+    """As if another `raftos dev` command were at work, until the file is closed."""
+    with (home / "dev" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
+
+
+@pytest.mark.timeout(30)
+def test_a_wrong_name_is_refused_before_anything_is_held_or_stopped(
+    raftos: Raftos, home: Path, stopped: DevCluster
+) -> None:
+    """Given or typed: another command may hold the lock meanwhile, and none waits for an answer."""
+    with locked(home):
+        done = raftos("dev", "recover", "1", "--yes", "wrong")
+        assert (done.exit_code, "'wrong' is not the name" in done.stderr) == (2, True)
+        with Terminal([*RAFTOS, "dev", "recover", "1"], {"RAFTOS_HOME": str(home)}) as terminal:
+            terminal.wait_for_end("to go on:")
+            terminal.type("dew\n")
+            assert terminal.end() == 2
+            assert "nothing was changed" in terminal.seen
+
+
+@pytest.mark.timeout(30)
+def test_a_command_that_waits_for_another_says_so(home: Path, stopped: DevCluster) -> None:
+    """It goes on by itself once the other has ended."""
+    command = [*RAFTOS, "dev", "kill", "1"]
+    with locked(home) as lock, subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as waiting:
+        try:
+            assert waiting.stderr is not None
+            assert "another `raftos dev` command" in waiting.stderr.readline()
+            assert waiting.poll() is None
+            lock.close()
+            assert "n1 was dead already" in waiting.communicate(timeout=20)[1]
+        finally:
+            waiting.kill()
+    assert waiting.returncode == 0
 
 
 def test_a_removed_member_is_not_restarted(raftos: Raftos, stopped: DevCluster) -> None:
