@@ -18,6 +18,7 @@ after every process that is started, so that whatever happens next, `stop` finds
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import shutil
 import signal
@@ -42,6 +43,9 @@ State = Literal["running", "paused", "dead", "removed"]
 
 FORMAT = 1
 RECORD = "cluster.json"
+SECRET_BYTES = 32
+HEX = re.compile(rb"[0-9a-f]{0,64}")
+"""A secret, or as much of it as was written."""
 LOOPBACK = "127.0.0.1"
 PORTS = range(20_000, 30_000)
 """Below the range from which the system takes the ports of outgoing connections (32768 on Linux): a
@@ -98,14 +102,18 @@ class DevCluster:
 
     @classmethod
     def create(cls, directory: Path, size: int, *, restoring: bool = False) -> DevCluster:
-        """A new cluster of `size` members in an empty or missing directory. Raises InvalidInput."""
+        """A new cluster of `size` members in an unused or missing directory. Raises InvalidInput."""
         make_private_directory(directory)
-        if any(directory.iterdir()):
+        if not is_unused(directory):
             raise InvalidInput(f"{directory} is not empty and holds no dev cluster; name another directory")
         members = [Member(secrets.token_hex(8), f"n{number}", 0, 0) for number in range(1, size + 1)]
         cluster = cls(directory, Record("dev", str(uuid.uuid4()), members, restoring=restoring))
-        write_private(cluster.secret_file, secrets.token_hex(32))
-        cluster.save()
+        try:
+            write_private(cluster.secret_file, secrets.token_hex(SECRET_BYTES))
+            cluster.save()
+        except BaseException:  # A full disk, Ctrl-C: nothing half made is to stay.
+            cluster.purge()
+            raise
         return cluster
 
     @classmethod
@@ -472,9 +480,24 @@ def make_private_directory(directory: Path) -> None:
         raise InvalidInput(f"cannot make the directory {directory}: {error.strerror}") from error
 
 
+def is_unused(directory: Path) -> bool:
+    """Whether it is empty, but for what a creation left that was struck down before there was a record."""
+    return all(_is_left_over(file) for file in directory.iterdir())
+
+
+def _is_left_over(file: Path) -> bool:
+    if file.name in {"secret", "secret.new"}:  # A secret of somebody else's is not ours to replace.
+        return file.is_file() and HEX.fullmatch(file.read_bytes()[: 4 * SECRET_BYTES]) is not None
+    return file.name == f"{RECORD}.new" and file.is_file()
+
+
 def write_private(file: Path, text: str) -> None:
-    """Replace a file in one step, readable by this user alone."""
+    """Replace a file in one step, readable by this user alone; on a full disk nothing is left of the try."""
     fresh = file.with_name(file.name + ".new")
-    fresh.touch(mode=0o600)
-    fresh.write_text(text)
-    fresh.replace(file)
+    try:
+        fresh.touch(mode=0o600)
+        fresh.write_text(text)
+        fresh.replace(file)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise

@@ -8,7 +8,7 @@ from pathlib import Path
 from raftos.errors import InvalidInput, NotFound
 from raftos_cli import dev, devstart
 from raftos_cli.base import Invocation
-from raftos_cli.devcluster import DevCluster
+from raftos_cli.devcluster import DevCluster, is_unused
 from raftos_cli.offline import run_offline
 
 
@@ -28,7 +28,7 @@ def restore_cluster(run: Invocation, file: Path, size: int, data_dir: Path | Non
 
 def _clear(directory: Path) -> None:
     """Delete what an interrupted restore left there. Raises InvalidInput where there is anything else."""
-    if not directory.exists() or not any(directory.iterdir()):
+    if not directory.exists() or is_unused(directory):
         return
     try:
         found = DevCluster.open(directory, half_made=True)

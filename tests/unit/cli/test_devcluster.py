@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import signal
 import socket
 import subprocess
@@ -170,6 +171,42 @@ def test_a_directory_with_other_files_is_not_taken_over(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(InvalidInput, match="not empty"):
         DevCluster.create(tmp_path, 3)
+
+
+@pytest.mark.parametrize("name", ["secret", "secret.new"])
+def test_a_secret_of_somebody_elses_is_not_replaced(tmp_path: Path, name: str) -> None:
+    """Only what an interrupted creation can have written is taken for its rest."""
+    (tmp_path / name).write_text("the treasure is under the oak")
+    with pytest.raises(InvalidInput, match="not empty"):
+        DevCluster.create(tmp_path, 3)
+
+
+@pytest.mark.parametrize(
+    "left", [{"secret.new": ""}, {"secret.new": "0f" * 9}, {"secret": "0f" * 32, "cluster.json.new": "{"}]
+)
+def test_a_creation_that_was_struck_down_is_begun_again(tmp_path: Path, left: dict[str, str]) -> None:
+    """Whatever stood on disk at that moment, between any two lines; the new cluster is whole."""
+    for name, text in left.items():
+        (tmp_path / name).write_text(text)
+    made = DevCluster.create(tmp_path, 3)
+    assert DevCluster.open(tmp_path).record == made.record
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["cluster.json", "secret"]
+    made.purge()
+    assert not tmp_path.exists()
+
+
+@pytest.mark.parametrize("room_bytes", [0, 200], ids=["no secret", "no record"])
+def test_a_creation_that_fails_leaves_nothing(tmp_path: Path, room_bytes: int) -> None:
+    """Here at the limit of what a file may hold, which fails as a full disk does; with room it succeeds."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            DevCluster.create(tmp_path / "data", 3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "data").exists()
+    assert len(DevCluster.create(tmp_path / "data", 3).members) == 3
 
 
 def test_purging_deletes_only_what_the_cluster_wrote(cluster: DevCluster) -> None:
