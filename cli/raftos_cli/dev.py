@@ -125,7 +125,7 @@ def stay(run: Invocation, cluster: DevCluster, late: list[Member], took_s: float
             raise
         run.output.say("\nStopping ...")
         with exclusively():
-            end(current())
+            end(run, current())
         run.output.say("Stopped.")
 
 
@@ -264,11 +264,13 @@ def stop(run: Invocation, purge: bool) -> None:
     with exclusively():
         cluster = current(half_made=True)
         stopped = [member.name for member in cluster.living()]
-        end(cluster)
-        if purge:
+        if purge:  # First of all what may have filled the disk; nothing is written before.
+            cluster.stop(cluster.members)
             cluster.purge()
-            contexts.remove(_context_name())
             pointer().unlink()
+            contexts.remove(_context_name())
+        else:
+            end(run, cluster)
     run.output.data({"stopped": stopped, "purged": purge}, lambda: None)
     run.output.say(_stopped_sentence(stopped, purge=purge))
 
@@ -364,9 +366,16 @@ def prepare(directory: Path, size: int | None, *, fresh: bool) -> DevCluster:
     return cluster
 
 
-def end(cluster: DevCluster) -> None:
+def end(run: Invocation, cluster: DevCluster) -> None:
+    """Stop all, and record it where the disk has room for that: what has ended is never taken to run."""
     cluster.stop(cluster.members)
-    cluster.forget_processes()
+    try:
+        cluster.forget_processes()
+    except OSError as error:
+        run.output.say(
+            f"All members have ended, but {cluster.directory} could not record it ({error.strerror}); "
+            "`raftos dev status` calls them dead."
+        )
 
 
 def node_value(cluster: DevCluster, member: Member) -> dict[str, Any]:

@@ -110,7 +110,8 @@ def bring_up(cluster: DevCluster, first_port: int | None, timeout_s: float) -> l
         return _bring_up(cluster, timeout_s)
     except BaseException:  # Also Ctrl-C: no half of a cluster is to run on.
         cluster.kill(cluster.members)
-        cluster.forget_processes()
+        with contextlib.suppress(OSError):  # A full disk, which may be why: no process is left to forget.
+            cluster.forget_processes()
         _restore_context(before)
         raise
 

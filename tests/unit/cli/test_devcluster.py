@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ from raftos.config import load
 from raftos.errors import Conflict, InvalidInput, NotFound, StartupError
 from raftos_cli.devcluster import LOOPBACK, PORTS, DevCluster, Member, hold_port, undisturbed
 from raftos_cli.joining import Home
+from tests.unit.cli.conftest import hardly_any_room
 
 
 @pytest.fixture
@@ -198,13 +198,8 @@ def test_a_creation_that_was_struck_down_is_begun_again(tmp_path: Path, left: di
 @pytest.mark.parametrize("room_bytes", [0, 200], ids=["no secret", "no record"])
 def test_a_creation_that_fails_leaves_nothing(tmp_path: Path, room_bytes: int) -> None:
     """Here at the limit of what a file may hold, which fails as a full disk does; with room it succeeds."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, before[1]))
-    try:
-        with pytest.raises(OSError, match="too large"):
-            DevCluster.create(tmp_path / "data", 3)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with hardly_any_room(room_bytes), pytest.raises(OSError, match="too large"):
+        DevCluster.create(tmp_path / "data", 3)
     assert not (tmp_path / "data").exists()
     assert len(DevCluster.create(tmp_path / "data", 3).members) == 3
 

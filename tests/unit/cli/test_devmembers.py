@@ -16,7 +16,7 @@ import pytest
 
 from raftos_cli.dev import prepare
 from raftos_cli.devcluster import DevCluster
-from tests.unit.cli.conftest import Raftos
+from tests.unit.cli.conftest import Raftos, hardly_any_room
 from tests.unit.cli.terminal import RAFTOS, Terminal
 
 
@@ -170,6 +170,25 @@ def test_a_command_that_waits_for_another_says_so(home: Path, stopped: DevCluste
         finally:
             waiting.kill()
     assert waiting.returncode == 0
+
+
+def test_purging_frees_a_full_disk(raftos: Raftos, stopped: DevCluster) -> None:
+    """Nothing has to be written before the data is deleted."""
+    with hardly_any_room(200):
+        done = raftos("dev", "stop", "--purge")
+    assert done.exit_code == 0, done.stderr
+    assert not stopped.directory.exists()
+    assert raftos("dev", "status").exit_code == 3
+
+
+def test_a_full_disk_does_not_keep_a_cluster_running(raftos: Raftos, stopped: DevCluster) -> None:
+    """It is stopped; what could not be recorded is said, and the old record is whole."""
+    before = (stopped.directory / "cluster.json").read_bytes()
+    with hardly_any_room():
+        done = raftos("dev", "stop")
+    assert done.exit_code == 0, done.stderr
+    assert "could not record it" in done.stderr
+    assert (stopped.directory / "cluster.json").read_bytes() == before
 
 
 def test_a_removed_member_is_not_restarted(raftos: Raftos, stopped: DevCluster) -> None:
