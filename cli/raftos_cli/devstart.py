@@ -177,11 +177,19 @@ def wait_until_back(cluster: DevCluster, member: Member, timeout_s: float) -> bo
         if time.monotonic() > deadline:
             raise NotReady(f"{member.name} runs but did not answer within {timeout_s:g} s")
         time.sleep(POLL_S)
+    caught_up = _catches_up(cluster, member)
+    refuse_ended(cluster, member)  # The others may have told it that it belongs to them no more.
+    return caught_up
+
+
+def _catches_up(cluster: DevCluster, member: Member) -> bool:
+    """Whether it does within a while; False at once without a majority. Raises StartupError."""
     running = sum(cluster.state(each) == "running" for each in cluster.active)
     if running <= len(cluster.active) // 2:
         return False
     deadline = time.monotonic() + CATCH_UP_S
     while not (caught_up := has_caught_up(cluster, member)) and time.monotonic() < deadline:
+        refuse_ended(cluster, member)
         time.sleep(POLL_S)
     return caught_up
 

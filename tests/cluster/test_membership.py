@@ -68,6 +68,18 @@ def test_the_leader_is_removed_under_load(growing: Growing) -> None:
     growing.cluster.forgive(EXPELLED)
 
 
+def test_a_member_that_was_removed_meanwhile_does_not_come_back(growing: Growing) -> None:
+    """It is told so by the others once it runs, and ends; so does the restart, with what it was told."""
+    member = growing.cluster.followers()[0]
+    growing.cluster.kill(member)
+    growing.ok("node", "remove", member.name, "--yes")
+    growing.cluster.forgive(EXPELLED)
+    refused = growing.run("dev", "restart", member.name)
+    assert refused.returncode == 1, refused.stderr
+    assert f"{member.name} ended while starting" in refused.stderr
+    assert EXPELLED in refused.stderr
+
+
 def test_a_lost_leader_is_replaced_with_one_command(growing: Growing) -> None:
     """Its data directory is deleted while it is dead; it comes back under its name and a new id."""
     leader = growing.cluster.leader()
