@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from raftos.client import contexts
-from raftos.errors import Conflict, InvalidInput, NotFound, RaftosError
+from raftos.errors import Conflict, InvalidInput, NotFound, RaftosError, StartupError
 from raftos_cli.base import Group, Invocation, WholeNumber, pass_invocation
 from raftos_cli.output import Column, print_table
 
@@ -112,11 +112,23 @@ def end_with_terminal() -> None:
 
 
 def stay(run: Invocation, cluster: DevCluster, late: list[Member], took_s: float, *, detach: bool) -> None:
-    """Show a cluster that was brought up, and stay with it until Ctrl-C unless it is to be left alone."""
+    """Show a cluster that was brought up, and stay with it until Ctrl-C unless it is to be left alone.
+
+    Raises StartupError for members that have ended, if it is; the others run on.
+    """
+    from raftos_cli import devstart
+
     try:
         show(run, cluster)
         for member in late:
-            run.output.say(f"{member.name} is not ready yet.")
+            if cluster.process(member) is not None:
+                run.output.say(f"{member.name} is not ready yet.")
+        try:
+            devstart.refuse_ended(cluster, *late)
+        except StartupError as error:
+            if detach:
+                raise
+            run.output.say(f"{error.message}.")
         greet(run, cluster, took_s, detach=detach)
         if not detach:
             report(run, cluster)

@@ -1,9 +1,10 @@
 """Bringing a local cluster up, and watching it.
 
 A cluster is up when it takes writes, which only a real write shows. All daemons are started at once
-and asked every 20 ms whether they are ready; one that ends while starting ends the whole start, with
-the last words of its log. Whatever goes wrong, an interrupt included, everything this start has
-started is killed again and the context that was current before is current again.
+and asked every 20 ms whether they are ready. Where some end while starting, a majority goes on without
+them, so that they can join anew; without one the whole start ends, with the last words of their logs.
+Whatever goes wrong, an interrupt included, everything this start has started is killed again and the
+context that was current before is current again.
 
 Asking is soft and quick: plain HTTP to one process of this machine, outside the client's retries,
 because here the question is how *this* member does.
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 import msgspec
 
 from raftos.client import contexts
-from raftos.errors import NotFound, NotReady, StartupError
+from raftos.errors import NotFound, NotReady, RaftosError, StartupError
 from raftos_cli.devcluster import LOOPBACK, POLL_S, DevCluster, Member, State
 from raftos_cli.devlogs import Follower, alarm, last_words
 
@@ -30,6 +31,10 @@ LAGGARDS_S = 3.0
 """How long a start waits for the last members once the cluster takes writes."""
 CATCH_UP_S = 5.0
 WATCH_S = 0.25
+NO_MAJORITY = (
+    "no majority is left. `raftos dev logs N` shows what member N said; where data is lost for good, "
+    "`raftos dev recover N` goes on with a member that has its own, and --fresh begins anew without any"
+)
 
 
 def ask(cluster: DevCluster, member: Member, path: str) -> bytes | None:
@@ -100,9 +105,10 @@ def refresh_context(cluster: DevCluster) -> None:
 
 
 def bring_up(cluster: DevCluster, first_port: int | None, timeout_s: float) -> list[Member]:
-    """Start all members and wait until the cluster takes writes; returns those not ready yet.
+    """Start all members and wait until the cluster takes writes; returns those not ready yet, or ended.
 
-    Raises StartupError (a member ended), NotReady (no member was ready, or took a write, in time).
+    Raises StartupError (so many ended that there is no majority), NotReady (no member was ready, or took
+    a write, in time).
     """
     cluster.assign_ports(first_port)
     before = contexts.load()
@@ -122,29 +128,57 @@ def _bring_up(cluster: DevCluster, timeout_s: float) -> list[Member]:
         cluster.spawn(member)
     endpoints, name = tuple(member.endpoint for member in cluster.active), cluster.record.cluster
     contexts.put(CONTEXT, contexts.Context(endpoints, cluster.secret(), name))
-    if len(_not_ready(cluster, deadline, enough=1)) == len(cluster.active):
-        raise NotReady(
-            f"no member was ready within {timeout_s:g} s; their logs are in {cluster.directory}, "
-            "and --timeout gives them longer"
-        )
-    write_once(cluster, deadline)
+    try:
+        if len(_not_ready(cluster, deadline, enough=1)) == len(cluster.active):
+            raise NotReady(
+                f"no member was ready within {timeout_s:g} s; their logs are in {cluster.directory}, "
+                "and --timeout gives them longer"
+            )
+        write_once(cluster, deadline)
+    except RaftosError as error:  # Those that have ended are why, whatever it is called.
+        if ended := ended_of(cluster):
+            raise StartupError(f"{_ends(cluster, ended)}; {NO_MAJORITY}") from error
+        raise
     return _not_ready(cluster, time.monotonic() + LAGGARDS_S, enough=len(cluster.active))
 
 
 def _not_ready(cluster: DevCluster, deadline: float, *, enough: int) -> list[Member]:
-    """Wait until so many members are ready; returns those that are not. Raises StartupError."""
+    """Wait until so many members, or all that run, are ready; returns the others. Raises StartupError."""
     while True:
-        for member in cluster.active:
-            refuse_ended(cluster, member)
+        refuse_minority(cluster)
+        running = len(cluster.active) - len(ended_of(cluster))
         late = [member for member in cluster.active if not is_ready(cluster, member)]
-        if len(cluster.active) - len(late) >= enough or time.monotonic() > deadline:
+        if len(cluster.active) - len(late) >= min(enough, running) or time.monotonic() > deadline:
             return late
         time.sleep(POLL_S)
 
 
-def refuse_ended(cluster: DevCluster, member: Member) -> None:
-    if cluster.process(member) is None:
-        raise StartupError(f"{member.name} ended while starting: {last_words(cluster.log_file(member))}")
+def refuse_minority(cluster: DevCluster) -> None:
+    """Raises StartupError where too many have ended, whoever votes of those that joined later."""
+    ended = ended_of(cluster)
+    voters = [each for each in cluster.active if not (each.joined and each in ended)]
+    if ended and 2 * (len(cluster.active) - len(ended)) <= len(voters):
+        raise StartupError(_ends(cluster, ended))
+
+
+def ended_of(cluster: DevCluster) -> list[Member]:
+    return [member for member in cluster.active if cluster.process(member) is None]
+
+
+def refuse_ended(cluster: DevCluster, *members: Member) -> None:
+    """Raises StartupError if one of them does not run any more, with what may bring it back."""
+    if ended := [member for member in members if cluster.process(member) is None]:
+        anew = " and ".join(f"`raftos dev rejoin {member.number}`" for member in ended)
+        raise StartupError(
+            f"{_ends(cluster, ended)}; {anew} lets it join anew, if its data is to blame or it was removed"
+        )
+
+
+def _ends(cluster: DevCluster, members: list[Member]) -> str:
+    """Why each of them does not run."""
+    return "; ".join(
+        f"{member.name} ended while starting: {last_words(cluster.log_file(member))}" for member in members
+    )
 
 
 def write_once(cluster: DevCluster, deadline: float) -> None:

@@ -351,16 +351,40 @@ def test_without_a_majority_writes_exit_5_and_stale_reads_work(terminal: Termina
     terminal.ok("kv", "put", "a", "3")
 
 
+def damage(*nodes: dict[str, Any]) -> None:
+    """From now on these members cannot use their data directories."""
+    for node in nodes:
+        identity = Path(node["data_dir"]) / "identity.json"
+        identity.write_text(identity.read_text().replace('"', '"x', 4))
+
+
 def test_a_start_that_fails_leaves_no_process_and_the_old_context(terminal: Terminal) -> None:
-    """Here one member cannot use its data directory; its own words become the error."""
+    """Here two of three cannot use their data; their own words become the error, and what helps is named."""
     terminal.ok("dev", "start", "--nodes", "3", "--detach")
     terminal.ok("dev", "stop")
-    identity = Path(terminal.nodes()[1]["data_dir"]) / "identity.json"
-    identity.write_text(identity.read_text().replace('"', '"x', 4))
+    damage(*terminal.nodes()[1:])
     message = terminal.fails(1, "dev", "start", "--detach")
     assert "n2 ended while starting" in message
+    assert "n3 ended while starting" in message
+    assert "raftos dev recover" in message
     assert terminal.daemons() == []
     assert terminal.json("context", "ls")["current"] == "dev"
+
+
+def test_one_damaged_member_does_not_keep_a_majority_down(terminal: Terminal) -> None:
+    """The start says which and fails, the others take writes, and the command it names brings it back."""
+    terminal.ok("dev", "start", "--nodes", "3", "--detach")
+    terminal.ok("kv", "put", "a", "1")
+    terminal.ok("dev", "stop")
+    damage(terminal.nodes()[1])
+    message = terminal.fails(1, "dev", "start", "--detach")
+    assert "n2 ended while starting" in message
+    assert "`raftos dev rejoin 2`" in message
+    assert terminal.states() == ["running", "dead", "running"]
+    terminal.ok("kv", "put", "b", "2")
+    terminal.ok("dev", "rejoin", "2")
+    assert terminal.states() == ["running"] * 3
+    assert terminal.ok("kv", "get", "a") == b"1\n"
 
 
 def test_a_chosen_port_in_use_is_one_sentence(terminal: Terminal) -> None:
