@@ -308,12 +308,14 @@ def _arrival(member: Member, *, caught_up: bool) -> str:
 
 
 def client_of(cluster: DevCluster, member: Member | None, timeout_s: float) -> Client:
-    """A client of the others, of which those that run come first; of itself where there are none."""
+    """A client of the others, of which those that run come first; of itself too where none of them runs."""
     from raftos.client import Client
     from raftos_cli.devstart import CONTEXT
 
     others = [each for each in cluster.active if each is not member] or cluster.members
     running = [each for each in others if cluster.state(each) == "running"]
+    if not running and member is not None and cluster.state(member) == "running":
+        running = [member]
     listed = [*running, *(each for each in others if each not in running)]
     return Client([each.endpoint for each in listed], context=CONTEXT, timeout_s=timeout_s)
 

@@ -387,6 +387,16 @@ def test_one_damaged_member_does_not_keep_a_majority_down(terminal: Terminal) ->
     assert terminal.ok("kv", "get", "a") == b"1\n"
 
 
+def test_the_last_voter_itself_says_that_it_has_to_stay(terminal: Terminal) -> None:
+    """Only a learner is there beside it, and is dead: nobody else could be asked."""
+    terminal.ok("dev", "start", "--nodes", "1", "--detach")
+    terminal.ok("dev", "add", "--learner")
+    terminal.ok("dev", "kill", "2")
+    message = terminal.fails(4, "dev", "remove", "1", "--yes", "--force", "--timeout", "5")
+    assert "voter" in message
+    assert terminal.states() == ["running", "dead"]
+
+
 def test_a_chosen_port_in_use_is_one_sentence(terminal: Terminal) -> None:
     """Nothing is started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
