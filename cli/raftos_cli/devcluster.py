@@ -205,6 +205,11 @@ class DevCluster:
         if self.is_joining(member):
             how = f"rejoin {member.number}" if self.data_dir(member).exists() else "add"
             raise Conflict(f"{member.name} has not joined yet; `raftos dev {how}` finishes it")
+        if not self.config_file(member).exists():
+            raise Conflict(
+                f"{member.name} has no configuration, {self.config_file(member)}; `raftos dev stop` and "
+                f"`raftos dev start` write it again, `raftos dev rejoin {member.number}` lets it join anew"
+            )
 
     def enter(self, member: Member) -> None:
         """Put a new member on record, or the new id of one that joins anew."""

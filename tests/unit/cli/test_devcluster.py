@@ -150,6 +150,16 @@ def test_a_removed_member_is_shown_so_and_is_not_started(cluster: DevCluster) ->
         cluster.refuse_to_start(first)
 
 
+def test_a_member_without_its_configuration_is_not_started(cluster: DevCluster) -> None:
+    """The sentence names what brings it back; a start of all is the gentler way."""
+    member = cluster.members[1]
+    cluster.config_file(member).unlink()
+    with pytest.raises(Conflict, match="raftos dev rejoin 2"):
+        cluster.refuse_to_start(member)
+    cluster.assign_ports(None)
+    cluster.refuse_to_start(member)
+
+
 @pytest.mark.parametrize("purge", [False, True])
 def test_a_member_that_left_makes_room_for_its_name(cluster: DevCluster, purge: bool) -> None:
     """Its folder is kept under another name, or deleted; purging the cluster takes that too."""
