@@ -12,7 +12,8 @@
 Rules. A process is ours only if its pid, its start time and its command line all match the record, so
 that a pid the system has given to somebody else is never signalled. Ids are minted once; addresses are
 attributes: a cluster that starts again keeps its ports where they are still free. The record is written
-after every process that is started, so that whatever happens next, `stop` finds it.
+after every process that is started, so that whatever happens next, `stop` finds it. A member that once
+had data is never started without: under its old id it would have forgotten what it promised.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ class Member(msgspec.Struct):
     """It came later: the cluster tells it who votes."""
     removed: bool = False
     """The others went on without it (`dev recover`), and it may not know."""
+    begun: bool = False
+    """It had data, and may have promised something: it never starts with an empty directory again."""
 
     @property
     def number(self) -> int:
@@ -195,6 +198,31 @@ class DevCluster:
         """Whether joining was begun and has not been finished (`joining.py`)."""
         return (self.home(member) / "joining.json").exists()
 
+    def has_lost_data(self, member: Member) -> bool:
+        return member.begun and not self._has_data(member)
+
+    def _has_data(self, member: Member) -> bool:
+        return (self.data_dir(member) / "identity.json").exists()
+
+    def loss(self, member: Member) -> str:
+        """What to say of a member that has lost its data."""
+        return (
+            f"{member.name} has lost its data, {self.data_dir(member)}; begun anew, "
+            "it could break what it promised"
+        )
+
+    def note_begun(self) -> None:
+        """Put on record which members have data by now, as a daemon that has promised anything does."""
+        if self._mark_begun():
+            self.save()
+
+    def _mark_begun(self) -> bool:
+        """Whether there were any that have begun since the last time."""
+        begun = [each for each in self.members if not each.begun and self._has_data(each)]
+        for member in begun:
+            member.begun = True
+        return bool(begun)
+
     def refuse_to_start(self, member: Member) -> None:
         """Raises Conflict for a member that would not start, with what brings it back."""
         if self.is_removed(member):
@@ -205,6 +233,10 @@ class DevCluster:
         if self.is_joining(member):
             how = f"rejoin {member.number}" if self.data_dir(member).exists() else "add"
             raise Conflict(f"{member.name} has not joined yet; `raftos dev {how}` finishes it")
+        if self.has_lost_data(member):
+            raise Conflict(
+                f"{self.loss(member)}; `raftos dev rejoin {member.number}` lets it join anew, under a new id"
+            )
         if not self.config_file(member).exists():
             raise Conflict(
                 f"{member.name} has no configuration, {self.config_file(member)}; `raftos dev stop` and "
@@ -406,6 +438,7 @@ class DevCluster:
         """Record that nothing runs any more: this cluster was stopped, not struck down."""
         for member in self.members:
             member.pid = member.started_s = None
+        self._mark_begun()
         self.save()
 
     @property

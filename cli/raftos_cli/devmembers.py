@@ -273,7 +273,7 @@ def bring_in(cluster: DevCluster, member: Member, timeout_s: float) -> bool:
     assert plan is not None
     with client_of(cluster, member, timeout_s) as client:
         config = home.finish(client, cluster.secret())
-        member.id, member.joined, member.removed = config.member_id, True, False
+        member.id, member.joined, member.removed, member.begun = config.member_id, True, False, False
         member.api_port = int(config.api_address.rpartition(":")[2])
         member.peer_port = int(config.peer_address.rpartition(":")[2])
         cluster.enter(member)
@@ -287,12 +287,13 @@ def bring_in(cluster: DevCluster, member: Member, timeout_s: float) -> bool:
 def _arrived(cluster: DevCluster, client: Client, member: Member, role: Role, deadline: float) -> bool:
     from raftos_cli import devstart
 
-    while not (_has_role(client, member, role) and devstart.has_caught_up(cluster, member)):
+    while not (arrived := _has_role(client, member, role) and devstart.has_caught_up(cluster, member)):
         devstart.refuse_ended(cluster, member)
         if time.monotonic() > deadline:
-            return False
+            break
         time.sleep(POLL_S)
-    return True
+    cluster.note_begun()
+    return arrived
 
 
 def _has_role(client: Client, member: Member, role: Role) -> bool:

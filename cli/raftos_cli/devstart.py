@@ -125,7 +125,8 @@ def bring_up(cluster: DevCluster, first_port: int | None, timeout_s: float) -> l
 def _bring_up(cluster: DevCluster, timeout_s: float) -> list[Member]:
     deadline = time.monotonic() + timeout_s
     for member in cluster.active:
-        cluster.spawn(member)
+        if not cluster.has_lost_data(member):
+            cluster.spawn(member)
     endpoints, name = tuple(member.endpoint for member in cluster.active), cluster.record.cluster
     contexts.put(CONTEXT, contexts.Context(endpoints, cluster.secret(), name))
     try:
@@ -139,7 +140,9 @@ def _bring_up(cluster: DevCluster, timeout_s: float) -> list[Member]:
         if ended := ended_of(cluster):
             raise StartupError(f"{_ends(cluster, ended)}; {NO_MAJORITY}") from error
         raise
-    return _not_ready(cluster, time.monotonic() + LAGGARDS_S, enough=len(cluster.active))
+    late = _not_ready(cluster, time.monotonic() + LAGGARDS_S, enough=len(cluster.active))
+    cluster.note_begun()
+    return late
 
 
 def _not_ready(cluster: DevCluster, deadline: float, *, enough: int) -> list[Member]:
@@ -177,7 +180,10 @@ def refuse_ended(cluster: DevCluster, *members: Member) -> None:
 def _ends(cluster: DevCluster, members: list[Member]) -> str:
     """Why each of them does not run."""
     return "; ".join(
-        f"{member.name} ended while starting: {last_words(cluster.log_file(member))}" for member in members
+        cluster.loss(member)
+        if cluster.has_lost_data(member)
+        else f"{member.name} ended while starting: {last_words(cluster.log_file(member))}"
+        for member in members
     )
 
 
@@ -212,6 +218,7 @@ def wait_until_back(cluster: DevCluster, member: Member, timeout_s: float) -> bo
             raise NotReady(f"{member.name} runs but did not answer within {timeout_s:g} s")
         time.sleep(POLL_S)
     caught_up = _catches_up(cluster, member)
+    cluster.note_begun()
     refuse_ended(cluster, member)  # The others may have told it that it belongs to them no more.
     return caught_up
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -385,6 +386,32 @@ def test_one_damaged_member_does_not_keep_a_majority_down(terminal: Terminal) ->
     terminal.ok("dev", "rejoin", "2")
     assert terminal.states() == ["running"] * 3
     assert terminal.ok("kv", "get", "a") == b"1\n"
+
+
+def test_a_voter_whose_data_is_gone_is_not_started_empty(terminal: Terminal) -> None:
+    """With another that had not received a write yet, it would be a majority that knows nothing of it."""
+    terminal.ok("dev", "start", "--nodes", "3", "--detach")
+    terminal.ok("kv", "put", "a", "1")
+    terminal.ok("dev", "stop")
+    shutil.rmtree(terminal.nodes()[1]["data_dir"])
+    message = terminal.fails(1, "dev", "start", "--detach")
+    assert "n2 has lost its data" in message
+    assert "`raftos dev rejoin 2`" in message
+    assert terminal.states() == ["running", "dead", "running"]
+    assert "`raftos dev rejoin 2`" in terminal.fails(4, "dev", "restart", "2")
+    (terminal.home / "dev" / "data" / "n2" / "member.json").unlink()
+    terminal.ok("dev", "rejoin", "2")
+    assert terminal.ok("kv", "get", "a") == b"1\n"
+    terminal.ok("dev", "stop")
+    terminal.ok("dev", "start", "--detach")
+    terminal.ok("dev", "kill", "2")
+    shutil.rmtree(terminal.nodes()[1]["data_dir"])
+    assert "`raftos dev rejoin 2`" in terminal.fails(4, "dev", "restart", "2")
+    terminal.ok("dev", "stop")
+    for node in terminal.nodes():
+        shutil.rmtree(node["data_dir"], ignore_errors=True)
+    assert "--fresh" in terminal.fails(1, "dev", "start", "--detach")
+    terminal.ok("dev", "start", "--fresh", "--nodes", "1", "--detach")
 
 
 def test_the_last_voter_itself_says_that_it_has_to_stay(terminal: Terminal) -> None:

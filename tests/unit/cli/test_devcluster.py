@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import socket
 import subprocess
@@ -148,6 +149,32 @@ def test_a_removed_member_is_shown_so_and_is_not_started(cluster: DevCluster) ->
     assert [each.name for each in cluster.active] == ["n3"]
     with pytest.raises(Conflict, match="raftos dev rejoin 1"):
         cluster.refuse_to_start(first)
+
+
+def test_a_member_that_has_lost_its_data_is_not_started(cluster: DevCluster) -> None:
+    """Empty, under its old id, it would have forgotten its votes and what it acknowledged."""
+    first, second, _ = cluster.members
+    cluster.data_dir(second).mkdir()
+    identity = cluster.data_dir(second) / "identity.json"
+    identity.write_text("{}")
+    cluster.note_begun()
+    again = DevCluster.open(cluster.directory)
+    assert [each.begun for each in again.members] == [False, True, False]
+    for member in (first, second):
+        again.refuse_to_start(member)
+    identity.unlink()
+    with pytest.raises(Conflict, match="raftos dev rejoin 2"):
+        again.refuse_to_start(again.members[1])
+
+
+def test_a_record_that_knows_of_no_beginning_is_believed(cluster: DevCluster) -> None:
+    """Those of earlier versions: such a member counts as one that has not begun."""
+    file = cluster.directory / "cluster.json"
+    file.write_text(re.sub(r',\s*"begun": false', "", file.read_text()))
+    assert "begun" not in file.read_text()
+    again = DevCluster.open(cluster.directory)
+    assert again.record == cluster.record
+    again.refuse_to_start(again.members[0])
 
 
 def test_a_member_without_its_configuration_is_not_started(cluster: DevCluster) -> None:
