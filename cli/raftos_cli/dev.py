@@ -94,13 +94,14 @@ def start(
     It starts with the data of the last time, unless --fresh is given.
     """
     from raftos_cli import devstart
+    from raftos_cli.devcluster import write_private
 
     began = time.monotonic()
     end_with_terminal()
     with exclusively():
         refuse_while_running()
         cluster = prepare((data_dir or dev_home() / "data").resolve(), nodes, fresh=fresh)
-        pointer().write_text(f"{cluster.directory}\n")
+        write_private(pointer(), f"{cluster.directory}\n")
         late = devstart.bring_up(cluster, port, run.chosen_timeout_s or START_TIMEOUT_S)
     stay(run, cluster, late, time.monotonic() - began, detach=detach)
 

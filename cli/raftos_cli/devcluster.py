@@ -19,6 +19,7 @@ had data is never started without: under its old id it would have forgotten what
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 import shutil
@@ -513,7 +514,9 @@ def _bind_any() -> socket.socket:
 def make_private_directory(directory: Path) -> None:
     """Make a directory for this user alone. Raises InvalidInput where that is impossible."""
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not directory.is_dir():
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            sync_folder(directory.parent)
     except OSError as error:
         raise InvalidInput(f"cannot make the directory {directory}: {error.strerror}") from error
 
@@ -530,12 +533,28 @@ def _is_left_over(file: Path) -> bool:
 
 
 def write_private(file: Path, text: str) -> None:
-    """Replace a file in one step, readable by this user alone; on a full disk nothing is left of the try."""
+    """Replace a file in one step, on disk when this returns, readable by this user alone.
+
+    Raises OSError, on a full disk say, and leaves nothing of the try.
+    """
     fresh = file.with_name(file.name + ".new")
+    fresh.unlink(missing_ok=True)
     try:
-        fresh.touch(mode=0o600)
-        fresh.write_text(text)
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+            opened.write(text)
+            opened.flush()
+            os.fsync(opened.fileno())
         fresh.replace(file)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+    sync_folder(file.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in it be on disk. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

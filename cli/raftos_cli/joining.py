@@ -35,7 +35,7 @@ import msgspec
 
 from raftos.config import Config, Voter, load
 from raftos.errors import Busy, Conflict, InvalidInput, LimitReached, NotEnabled, NotFound, StartupError
-from raftos_cli.devcluster import LOOPBACK, hold_port, make_private_directory
+from raftos_cli.devcluster import LOOPBACK, hold_port, make_private_directory, write_private
 
 if TYPE_CHECKING:
     from raftos.client import Client
@@ -143,7 +143,7 @@ class Home:
             api_port = hold_port(held, plan.api_port, port)
             peer_port = hold_port(held, plan.peer_port, None)
         settled = msgspec.structs.replace(plan, api_port=api_port, peer_port=peer_port)
-        write_durably(self.folder / PLAN, msgspec.json.encode(settled))
+        write_private(self.folder / PLAN, msgspec.json.encode(settled).decode())
         return settled
 
     def finish(self, client: Client, token: str) -> Config:
@@ -189,7 +189,7 @@ class Home:
 
     def _join(self, client: Client, plan: Plan, token: str) -> Config:
         if self._shared_secret is None:
-            write_durably(self.secret_file, token.encode())
+            write_private(self.secret_file, token)
         membership = client.members.add(
             plan.id,
             plan.name,
@@ -200,7 +200,8 @@ class Home:
         return self._write(self._configured(plan, membership))
 
     def _write(self, config: Config) -> Config:
-        write_durably(self.config_file, msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n")
+        text = msgspec.json.format(msgspec.json.encode(config), indent=2).decode()
+        write_private(self.config_file, text + "\n")
         return config
 
     def _configured(self, plan: Plan, membership: Membership) -> Config:
@@ -311,19 +312,3 @@ def give_up(client: Client, member_id: str) -> None:
     """
     with contextlib.suppress(NotFound):
         client.members.remove(member_id, force=True)
-
-
-def write_durably(file: Path, content: bytes) -> None:
-    """Replace a file in one step, on disk when this returns, readable by this user alone."""
-    fresh = file.with_name(file.name + ".new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-    fresh.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import socket
@@ -51,6 +52,29 @@ def test_only_the_user_can_read_the_secret_and_the_record(cluster: DevCluster) -
     assert cluster.secret_file.stat().st_mode & 0o777 == 0o600
     assert (cluster.directory / "cluster.json").stat().st_mode & 0o777 == 0o600
     assert cluster.directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_record_the_secret_and_the_configurations_survive_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without them nobody could start what the members keep so carefully."""
+    synced: set[int] = set()
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    cluster = DevCluster.create(tmp_path / "data", 3)
+    cluster.assign_ports(None)
+    files = [
+        cluster.secret_file,
+        cluster.directory / "cluster.json",
+        *map(cluster.config_file, cluster.members),
+    ]
+    folders = [tmp_path, cluster.directory, *map(cluster.home, cluster.members)]
+    assert [each for each in (*files, *folders) if each.stat().st_ino not in synced] == []
 
 
 def test_every_member_gets_a_configuration_the_daemon_accepts(cluster: DevCluster) -> None:
