@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from raftos.errors import Conflict, InvalidInput, NotReady, Unavailable
+from raftos.errors import Conflict, InvalidInput, NotReady, RaftosError, Unavailable
 from raftos_cli.asking import confirm, yes_option
 from raftos_cli.base import Command, Invocation, pass_invocation
 from raftos_cli.dev import MOST_MEMBERS, current, exclusively, number_argument, show, tell
@@ -168,11 +168,8 @@ def recover(run: Invocation, number: int, answer: str | None) -> None:
         cluster = current()
         member = cluster.member(number)
         _refuse_majority(cluster, member)
-        with _stopped(cluster, member):
+        with _stopped(cluster, member), _alone(cluster, member):
             recovered(cluster.config_file(member), name)
-        for other in cluster.members:
-            other.removed = other is not member
-        cluster.save()
         _refresh(cluster)
         cluster.spawn(member)
         devstart.wait_until_back(cluster, member, run.timeout_s)
@@ -210,6 +207,26 @@ def _stopped(cluster: DevCluster, member: Member) -> Iterator[None]:
     except BaseException:  # Also where the person at the terminal thought better of it.
         if ran:
             cluster.spawn(member)
+        raise
+
+
+@contextmanager
+def _alone(cluster: DevCluster, member: Member) -> Iterator[None]:
+    """Put on record that the others are removed, before that is so: in between nobody may start them.
+
+    They would be a majority that does not know. Where it is refused the record is as it was; whatever else
+    ends this, nobody knows whether it was done, and it may be done again.
+    """
+    before = [other.removed for other in cluster.members]
+    for other in cluster.members:
+        other.removed = other is not member
+    cluster.save()
+    try:
+        yield
+    except RaftosError:
+        for other, removed in zip(cluster.members, before, strict=True):
+            other.removed = removed
+        cluster.save()
         raise
 
 

@@ -14,6 +14,7 @@ from typing import IO
 
 import pytest
 
+from raftos.errors import InvalidInput
 from raftos_cli.dev import prepare
 from raftos_cli.devcluster import DevCluster
 from tests.unit.cli.conftest import Raftos, hardly_any_room
@@ -224,3 +225,24 @@ def test_a_snapshot_is_not_restored_over_something(
     elsewhere = raftos("snapshot", "restore", "missing", "--data-dir", str(tmp_path / "photos"))
     assert (elsewhere.exit_code, "--purge" in elsewhere.stderr) == (2, False)
     assert raftos("snapshot", "restore", "x", "--config", "y", "--detach").exit_code == 2
+
+
+@pytest.mark.parametrize("ending", [InvalidInput("refused"), KeyboardInterrupt(), None], ids=repr)
+def test_the_others_are_removed_on_record_before_one_goes_on_alone(
+    raftos: Raftos, stopped: DevCluster, monkeypatch: pytest.MonkeyPatch, ending: BaseException | None
+) -> None:
+    """Whatever stops it half-way, who does not know is not started; where it is refused nothing changes."""
+    recorded = []
+
+    def recovered(*_: object) -> None:
+        recorded.append(removed(stopped))
+        raise ending or AssertionError("struck down")
+
+    monkeypatch.setattr("raftos_cli.recover.recovered", recovered)
+    raftos("dev", "recover", "1", "--yes", "dev")
+    assert recorded == [[False, True, True]]
+    assert removed(stopped) == ([False] * 3 if isinstance(ending, InvalidInput) else [False, True, True])
+
+
+def removed(cluster: DevCluster) -> list[bool]:
+    return [member.removed for member in DevCluster.open(cluster.directory).members]
