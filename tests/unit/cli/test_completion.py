@@ -29,8 +29,8 @@ INSTALL = {
     "zsh": 'PS1=; autoload -U compinit; compinit -u; eval "$(raftos completion zsh)"',
     "fish": "function fish_prompt; end; raftos completion fish | source",
 }
-EXTRA_S = 0.5
-"""How much longer than for a healthy cluster a person may have to wait."""
+EXTRA_S = 1.5
+"""How much longer than for a healthy cluster a person may have to wait, on a busy machine."""
 
 shells = pytest.mark.parametrize(
     "shell",
@@ -165,7 +165,7 @@ def test_damaged_contexts_are_no_news_for_who_presses_tab(home: Path) -> None:
 
 
 def test_a_silent_cluster_keeps_nobody_waiting(names: None, cluster: list[str]) -> None:
-    """A member that accepts the connection and says nothing costs less than half a second."""
+    """A member that accepts the connection and says nothing costs a moment, not a command's timeout."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         member = f"http://127.0.0.1:{silent.getsockname()[1]}"
         usual_s = min(taken_s("raftos kv get ") for _ in range(3))
