@@ -375,5 +375,7 @@ class Machine:
             raise AssertionError("; ".join(wrong))
 
     def close(self) -> None:
-        if not self._sync_trouble:  # The last connection moves the log into the database when it closes.
+        if self._sync_trouble:
+            storage.close_unmoved(self._db)
+        else:
             self._db.close()

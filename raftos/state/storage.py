@@ -21,6 +21,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -303,6 +304,16 @@ def checkpoint(path: Path, *, in_full: bool = True) -> None:
                 break
         _move(db, "FULL")
     finally:
+        db.close()
+
+
+def close_unmoved(db: sqlite3.Connection) -> None:
+    """Close the last connection without moving the WAL, as SQLite does otherwise.
+
+    Before Python 3.12 there is no way to tell it: then it stays open until the process ends, at once.
+    """
+    if sys.version_info >= (3, 12):
+        db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
         db.close()
 
 

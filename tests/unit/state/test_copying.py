@@ -195,7 +195,7 @@ def test_a_checkpoint_whose_sync_failed_is_the_last(
         with pytest.raises(CannotApply, match="start again"):
             relied_on()
     assert "start again" in feeder.machine.sync_trouble
-    feeder.machine.close()
+    feeder.reopen()
     assert database.read_bytes() == before
 
 
