@@ -17,9 +17,9 @@ from raftos.levels import LEVEL
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 SECRET = b"0123456789abcdef" * 2
-# Short enough for quick tests; silence is long enough for a busy machine.
+# Short enough for quick tests; silence and handshakes are long enough for a busy machine.
 QUICK = Settings(
-    handshake_s=0.3,
+    handshake_s=2.0,
     ping_after_s=0.05,
     silent_after_s=1.0,
     redial_first_s=0.005,

@@ -28,7 +28,7 @@ from tests.unit.consensus.peers import (
     stranger_at,
 )
 
-EAGER = msgspec.structs.replace(QUICK, reverse_after_s=0.0, handshake_s=2.0)
+EAGER = msgspec.structs.replace(QUICK, reverse_after_s=0.0)
 
 
 def agree(a: Member, b: Member) -> bool:

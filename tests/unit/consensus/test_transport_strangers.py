@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
+import msgspec
 import pytest
 import structlog
 
 from raftos.consensus.link import MAX_FRAME_BYTES, Settings, join_frames
 from raftos.consensus.transport import MAX_GUESTS, MAX_HANDSHAKES
-from tests.unit.consensus.peers import NOWHERE, QUICK, SECRET, Member, Run, acceptor, started, stranger_at
+from tests.unit.consensus.peers import NOWHERE, PATIENT, SECRET, Member, Run, acceptor, started, stranger_at
 
 
 @pytest.mark.parametrize(
@@ -197,14 +198,15 @@ def test_a_slow_handshake_is_cut_off(run: Run) -> None:
     """Dripping bytes does not extend the handshake's time, nor does saying nothing."""
 
     async def scenario() -> None:
-        async with acceptor() as b, stranger_at(b) as dripping, stranger_at(b) as silent:
+        settings = msgspec.structs.replace(PATIENT, handshake_s=0.3)
+        async with acceptor(settings) as b, stranger_at(b) as dripping, stranger_at(b) as silent:
             started_s = asyncio.get_running_loop().time()
             for _ in range(8):
                 dripping.writer.write(b"\0")
                 await asyncio.sleep(0.02)
             assert await dripping.is_closed()
             assert await silent.is_closed()
-            assert asyncio.get_running_loop().time() - started_s < QUICK.handshake_s + 2
+            assert asyncio.get_running_loop().time() - started_s < settings.handshake_s + 2
 
     run(scenario())
 
