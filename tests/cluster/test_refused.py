@@ -12,6 +12,8 @@ pytestmark = [pytest.mark.timeout(120)]
 
 @pytest.fixture
 def growing(cluster: Cluster) -> Growing:
+    """At the newest level: until then every change is refused, for another reason."""
+    cluster.settle()
     return Growing(cluster)
 
 

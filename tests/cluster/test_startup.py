@@ -189,6 +189,7 @@ def test_a_read_only_data_directory(used: Used, tmp_path: Path) -> None:
 @pytest.mark.parametrize("spare_kib", [0, 8, 64])
 def test_a_full_disk_for_a_new_member(used: Used, spare_kib: int) -> None:
     """No space for anything, or for the beginning only; once there is space, it starts."""
+    used.config_file.with_suffix(".begun").unlink()  # As if it had never been there.
     with mounted(used.data_dir, "size=1m"):
         filler = used.data_dir / "filler"
         fill(filler, spare_bytes=spare_kib * 1024)
@@ -196,6 +197,14 @@ def test_a_full_disk_for_a_new_member(used: Used, spare_kib: int) -> None:
         filler.unlink()
         used.cluster.start()
         used.cluster.kill(used.member)
+
+
+@pytest.mark.root
+def test_a_disk_that_is_not_the_members_own(used: Used) -> None:
+    """Its own was not mounted, or is a new one: there it would begin anew, without what it promised."""
+    with mounted(used.data_dir, "size=4m"):
+        assert "the journal of this member is gone" in refusal(used.config_file)
+    used.works_again()
 
 
 @pytest.mark.root
@@ -247,7 +256,7 @@ def test_a_lost_journal(used: Used) -> None:
     kept = used.journal.read_bytes()
     segment = used.journal
     segment.unlink()
-    assert "log entries are missing" in used.refuses()
+    assert "the journal of this member is gone" in used.refuses()
     segment.write_bytes(kept)
     used.works_again()
 
