@@ -545,7 +545,7 @@ def write_private(file: Path, text: str) -> None:
             opened.flush()
             os.fsync(opened.fileno())
         fresh.replace(file)
-    except BaseException:
+    except BaseException:  # Ctrl-C as well.
         fresh.unlink(missing_ok=True)
         raise
     sync_folder(file.parent)
