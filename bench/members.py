@@ -24,7 +24,8 @@ import msgspec
 from bench.timeline import Strain
 from raftos import Client, config
 from raftos.consensus.snapshots import Header, read_header
-from raftos_cli.devcluster import DevCluster, Member, write_private
+from raftos.durable import write_json
+from raftos_cli.devcluster import DevCluster, Member
 from raftos_cli.devstart import CONTEXT, Leader, Status, ask, bring_up, is_ready
 
 START_S = 60.0
@@ -44,7 +45,7 @@ class Tuned(DevCluster):
         for member in self.active:
             file = self.config_file(member)
             changed = config.validate(msgspec.structs.replace(config.load(file), **self.settings))
-            write_private(file, msgspec.json.encode(changed).decode())
+            write_json(file, changed)
 
 
 class Line(msgspec.Struct, frozen=True):

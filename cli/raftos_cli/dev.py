@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from raftos.client import contexts
+from raftos.durable import write_file
 from raftos.errors import Conflict, InvalidInput, NotFound, RaftosError, StartupError
 from raftos_cli.base import Group, Invocation, WholeNumber, pass_invocation
 from raftos_cli.output import Column, print_table
@@ -94,14 +95,13 @@ def start(
     It starts with the data of the last time, unless --fresh is given.
     """
     from raftos_cli import devstart
-    from raftos_cli.devcluster import write_private
 
     began = time.monotonic()
     end_with_terminal()
     with exclusively():
         refuse_while_running()
         cluster = prepare((data_dir or dev_home() / "data").resolve(), nodes, fresh=fresh)
-        write_private(pointer(), f"{cluster.directory}\n")
+        write_file(pointer(), f"{cluster.directory}\n".encode())
         late = devstart.bring_up(cluster, port, run.chosen_timeout_s or START_TIMEOUT_S)
     stay(run, cluster, late, time.monotonic() - began, detach=detach)
 

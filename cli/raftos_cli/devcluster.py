@@ -19,7 +19,6 @@ had data is never started without: under its old id it would have forgotten what
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import secrets
 import shutil
@@ -38,6 +37,7 @@ import msgspec
 import psutil
 
 from raftos.config import Config, Voter
+from raftos.durable import DRAFT, make_folder, write_file, write_json
 from raftos.errors import Conflict, InvalidInput, NotFound, StartupError
 
 State = Literal["running", "paused", "dead", "removed"]
@@ -113,7 +113,7 @@ class DevCluster:
         members = [Member(secrets.token_hex(8), f"n{number}", 0, 0) for number in range(1, size + 1)]
         cluster = cls(directory, Record("dev", str(uuid.uuid4()), members, restoring=restoring))
         try:
-            write_private(cluster.secret_file, secrets.token_hex(SECRET_BYTES))
+            write_file(cluster.secret_file, secrets.token_hex(SECRET_BYTES).encode())
             cluster.save()
         except BaseException:  # A full disk, Ctrl-C: nothing half made is to stay.
             cluster.purge()
@@ -264,8 +264,7 @@ class DevCluster:
         self.save()
 
     def save(self) -> None:
-        text = msgspec.json.format(msgspec.json.encode(self.record), indent=2).decode()
-        write_private(self.directory / RECORD, text + "\n")
+        write_json(self.directory / RECORD, self.record)
 
     # --- addresses ---------------------------------------------------------------------------
 
@@ -302,8 +301,7 @@ class DevCluster:
             peer_address=f"{LOOPBACK}:{member.peer_port}",
             api_address=f"{LOOPBACK}:{member.api_port}",
         )
-        text = msgspec.json.format(msgspec.json.encode(config), indent=2).decode()
-        write_private(self.config_file(member), text + "\n")
+        write_json(self.config_file(member), config)
 
     def _known_to(self, member: Member) -> list[Member]:
         """The members to begin with; for one that joined later, all the others."""
@@ -515,8 +513,7 @@ def make_private_directory(directory: Path) -> None:
     """Make a directory for this user alone. Raises InvalidInput where that is impossible."""
     try:
         if not directory.is_dir():
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            sync_folder(directory.parent)
+            make_folder(directory)
     except OSError as error:
         raise InvalidInput(f"cannot make the directory {directory}: {error.strerror}") from error
 
@@ -527,34 +524,6 @@ def is_unused(directory: Path) -> bool:
 
 
 def _is_left_over(file: Path) -> bool:
-    if file.name in {"secret", "secret.new"}:  # A secret of somebody else's is not ours to replace.
+    if file.name in {"secret", f"secret{DRAFT}"}:  # A secret of somebody else's is not ours to replace.
         return file.is_file() and HEX.fullmatch(file.read_bytes()[: 4 * SECRET_BYTES]) is not None
-    return file.name == f"{RECORD}.new" and file.is_file()
-
-
-def write_private(file: Path, text: str) -> None:
-    """Replace a file in one step, on disk when this returns, readable by this user alone.
-
-    Raises OSError, on a full disk say, and leaves nothing of the try.
-    """
-    fresh = file.with_name(file.name + ".new")
-    fresh.unlink(missing_ok=True)
-    try:
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-            opened.write(text)
-            opened.flush()
-            os.fsync(opened.fileno())
-        fresh.replace(file)
-    except BaseException:  # Ctrl-C as well.
-        fresh.unlink(missing_ok=True)
-        raise
-    sync_folder(file.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in it be on disk. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return file.name == f"{RECORD}{DRAFT}" and file.is_file()

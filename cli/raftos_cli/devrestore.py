@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from raftos.durable import write_file
 from raftos.errors import InvalidInput, NotFound
 from raftos_cli import dev, devstart
 from raftos_cli.base import Invocation
-from raftos_cli.devcluster import DevCluster, is_unused, write_private
+from raftos_cli.devcluster import DevCluster, is_unused
 from raftos_cli.offline import run_offline
 
 
@@ -21,7 +22,7 @@ def restore_cluster(run: Invocation, file: Path, size: int, data_dir: Path | Non
         dev.refuse_while_running()
         _clear(directory)
         cluster = _filled(DevCluster.create(directory, size, restoring=True), file)
-        write_private(dev.pointer(), f"{cluster.directory}\n")
+        write_file(dev.pointer(), f"{cluster.directory}\n".encode())
         late = devstart.bring_up(cluster, None, run.chosen_timeout_s or dev.START_TIMEOUT_S)
     dev.stay(run, cluster, late, time.monotonic() - began, detach=detach)
 

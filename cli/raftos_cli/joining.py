@@ -34,8 +34,9 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from raftos.config import Config, Voter, load
+from raftos.durable import write_file, write_json
 from raftos.errors import Busy, Conflict, InvalidInput, LimitReached, NotEnabled, NotFound, StartupError
-from raftos_cli.devcluster import LOOPBACK, hold_port, make_private_directory, write_private
+from raftos_cli.devcluster import LOOPBACK, hold_port, make_private_directory
 
 if TYPE_CHECKING:
     from raftos.client import Client
@@ -143,7 +144,7 @@ class Home:
             api_port = hold_port(held, plan.api_port, port)
             peer_port = hold_port(held, plan.peer_port, None)
         settled = msgspec.structs.replace(plan, api_port=api_port, peer_port=peer_port)
-        write_private(self.folder / PLAN, msgspec.json.encode(settled).decode())
+        write_json(self.folder / PLAN, settled)
         return settled
 
     def finish(self, client: Client, token: str) -> Config:
@@ -189,7 +190,7 @@ class Home:
 
     def _join(self, client: Client, plan: Plan, token: str) -> Config:
         if self._shared_secret is None:
-            write_private(self.secret_file, token)
+            write_file(self.secret_file, token.encode())
         membership = client.members.add(
             plan.id,
             plan.name,
@@ -200,8 +201,7 @@ class Home:
         return self._write(self._configured(plan, membership))
 
     def _write(self, config: Config) -> Config:
-        text = msgspec.json.format(msgspec.json.encode(config), indent=2).decode()
-        write_private(self.config_file, text + "\n")
+        write_json(self.config_file, config)
         return config
 
     def _configured(self, plan: Plan, membership: Membership) -> Config:

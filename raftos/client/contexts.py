@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from raftos.durable import write_json
 from raftos.errors import InvalidInput
 
 NO_CLUSTER = "no cluster is known here; start one with `raftos dev start`, or name a member with --endpoint"
@@ -147,7 +147,7 @@ def _change(change: Callable[[Contexts], Contexts]) -> None:
     try:
         home().mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked():
-            _replace(contexts_file(), msgspec.json.format(msgspec.json.encode(change(load()))) + b"\n")
+            write_json(contexts_file(), change(load()))
     except OSError as error:
         raise InvalidInput(f"cannot write the contexts in {contexts_file()}: {error.strerror}") from error
 
@@ -157,17 +157,3 @@ def _locked() -> Iterator[None]:
     with (home() / "contexts.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """All of the new content or all of the old, also after a crash; mode 0600 from the first byte."""
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=".contexts-")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(descriptor)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from raftos import durable
 from raftos.errors import Conflict, InvalidInput
 
 if TYPE_CHECKING:
@@ -78,12 +79,8 @@ def put_in_place(opened: BinaryIO, target: Path) -> None:
 
 def sync_folder(target: Path) -> None:
     """Let it be on disk that `target` was replaced. Raises OSError."""
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with _named(target.parent):
-            os.fsync(folder)
-    finally:
-        os.close(folder)
+    with _named(target.parent):
+        durable.sync_folder(target.parent)
 
 
 class _Part(io.FileIO):

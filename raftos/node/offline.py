@@ -34,7 +34,7 @@ from raftos.consensus.configuration import decode, encode
 from raftos.consensus.journal.storage import FileStorage
 from raftos.consensus.opening import first_configuration
 from raftos.consensus.recovery import make_sole_voter
-from raftos.durable import sync_folder
+from raftos.durable import DRAFT, sync_folder
 from raftos.errors import UNDECODABLE, InvalidInput, RaftosError, StartupError
 from raftos.node.directory import DataDirectory
 from raftos.state.copying import refuse_unfit
@@ -44,7 +44,7 @@ WORDS = ("snapshot", "recover")
 """The first word of what belongs here; anything else runs a daemon."""
 RESTORING = "restoring"
 INTERRUPTED = 130
-_BEFORE = {"identity.json", "identity.new", RESTORING}
+_BEFORE = {"identity.json", f"identity.json{DRAFT}", RESTORING}
 """What a data directory may hold that was never used: an interrupted restore leaves no more."""
 
 

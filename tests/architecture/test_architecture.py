@@ -29,6 +29,7 @@ MAY_IMPORT = {
         "package",
         "client",
         "config",
+        "durable",
         "levels",
         "errors",
         "state.command",
@@ -61,6 +62,7 @@ MAY_IMPORT = {
         "state.domains",
         "state.limits",
         "config",
+        "durable",
         "errors",
     },
     "api": {

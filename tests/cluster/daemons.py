@@ -26,8 +26,9 @@ from click.testing import CliRunner, Result
 
 from raftos.client import AsyncClient, Client, contexts
 from raftos.config import Config
+from raftos.durable import write_json
 from raftos.levels import LEVEL
-from raftos_cli.devcluster import DevCluster, Member, write_private
+from raftos_cli.devcluster import DevCluster, Member
 from raftos_cli.main import root
 
 CONTEXT = "test"
@@ -105,7 +106,7 @@ class Cluster:
         """Change settings of a member (`raftos.config`), which it reads when it starts."""
         file = self.dev.config_file(member)
         config = msgspec.json.decode(file.read_bytes(), type=Config)
-        write_private(file, msgspec.json.encode(msgspec.structs.replace(config, **settings)).decode())
+        write_json(file, msgspec.structs.replace(config, **settings))
 
     # Processes.
 

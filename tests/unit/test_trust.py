@@ -30,7 +30,7 @@ def test_a_verdict_that_cannot_be_read_is_one_all_the_same(tmp_path: Path, conte
 
 def test_a_half_written_verdict_is_none(tmp_path: Path) -> None:
     """The name appears after the sync: the process stopped before, and the next look finds it out anew."""
-    (tmp_path / "corrupt.new").write_bytes(b'{"rea')
+    (tmp_path / "corrupt.json.new").write_bytes(b'{"rea')
     trust = Trust(tmp_path)
     assert trust.lost is None
     trust.lose("it differs")

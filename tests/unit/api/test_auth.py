@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from raftos.api.auth import Gate
@@ -42,12 +44,8 @@ def test_the_gate_lets_in_only_who_belongs_here(
     headers: dict[str, str], refusal: type[RaftosError] | None
 ) -> None:
     """Wrong names and foreign pages are denied, a missing or wrong secret is unauthorized."""
-    gate = Gate(SECRET, "127.0.0.1", 4001)
-    if refusal is None:
-        gate.admit(request(**headers), needs_secret=True)
-    else:
-        with pytest.raises(refusal):
-            gate.admit(request(**headers), needs_secret=True)
+    with nullcontext() if refusal is None else pytest.raises(refusal):
+        Gate(SECRET, "127.0.0.1", 4001).admit(request(**headers), needs_secret=True)
 
 
 @pytest.mark.parametrize(
@@ -69,12 +67,8 @@ def test_a_host_without_a_port_means_port_80(
     headers: dict[str, str], refusal: type[RaftosError] | None
 ) -> None:
     """Clients leave that port out, of Host and Origin; another port, or another name, is denied as ever."""
-    gate = Gate(SECRET, "127.0.0.1", 80)
-    if refusal is None:
-        gate.admit(request(**headers), needs_secret=False)
-    else:
-        with pytest.raises(refusal):
-            gate.admit(request(**headers), needs_secret=False)
+    with nullcontext() if refusal is None else pytest.raises(refusal):
+        Gate(SECRET, "127.0.0.1", 80).admit(request(**headers), needs_secret=False)
 
 
 def test_a_health_check_needs_no_secret_but_the_right_host() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,17 +33,6 @@ def raftos(home: Path) -> Raftos:
         return runner.invoke(root, list(arguments), input=stdin)
 
     return run
-
-
-@contextmanager
-def hardly_any_room(size_bytes: int = 0) -> Iterator[None]:
-    """No file may grow beyond that meanwhile, which fails in the same place as a full disk does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

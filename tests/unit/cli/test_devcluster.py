@@ -19,7 +19,7 @@ from raftos.config import load
 from raftos.errors import Conflict, InvalidInput, NotFound, StartupError
 from raftos_cli.devcluster import LOOPBACK, PORTS, DevCluster, Member, hold_port, undisturbed
 from raftos_cli.joining import Home
-from tests.unit.cli.conftest import hardly_any_room
+from tests.unit.filling import hardly_any_room
 
 
 @pytest.fixture

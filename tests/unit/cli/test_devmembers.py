@@ -17,8 +17,9 @@ import pytest
 from raftos.errors import InvalidInput
 from raftos_cli.dev import prepare
 from raftos_cli.devcluster import DevCluster
-from tests.unit.cli.conftest import Raftos, hardly_any_room
+from tests.unit.cli.conftest import Raftos
 from tests.unit.cli.terminal import RAFTOS, Terminal
+from tests.unit.filling import hardly_any_room
 
 
 @pytest.fixture

@@ -192,8 +192,8 @@ def test_what_a_lost_leader_had_under_way_is_proposed_again_by_the_next() -> Non
     assert requests == [{request("own"), request("forwarded")}] * 3
 
 
-def test_an_entry_of_another_leader_at_the_index_of_ours_does_not_answer_our_call() -> None:
-    wire = Wire()
+def overtake(wire: Wire) -> tuple[object, str]:
+    """A call of an isolated leader "a", and the other one whose entry is agreed on at its index meanwhile."""
     wire.elect("a")
     wire.isolate("a")
     ours = wire.propose("a", "ours", within_s=9)
@@ -202,6 +202,12 @@ def test_an_entry_of_another_leader_at_the_index_of_ours_does_not_answer_our_cal
     theirs = wire.propose(other, "theirs")
     wire.pass_time(0.2)
     assert wire.ended[theirs] == [request("theirs")]
+    return ours, other
+
+
+def test_an_entry_of_another_leader_at_the_index_of_ours_does_not_answer_our_call() -> None:
+    wire = Wire()
+    ours, _ = overtake(wire)
     wire.heal()
     wire.pass_time(1)
     assert wire.ended[ours] == [request("ours")]
@@ -261,13 +267,7 @@ def test_what_was_forwarded_to_a_silent_leader_is_sent_to_the_next() -> None:
 def test_results_of_an_entry_that_took_the_place_of_ours_are_not_our_answer() -> None:
     """Not even for a moment: here the call is not proposed again before that entry is applied."""
     wire = Wire()
-    wire.elect("a")
-    wire.isolate("a")
-    ours = wire.propose("a", "ours", within_s=9)
-    wire.until(lambda: wire.leaders() not in ([], ["a"]))
-    (other,) = set(wire.leaders()) - {"a"}
-    wire.propose(other, "theirs")
-    wire.pass_time(0.2)
+    ours, other = overtake(wire)
     wire.heal()
     wire.tick(other, after_s=wire.timings.heartbeat_s)
     wire.deliver(lambda frame: not isinstance(frame.message, Forwarded))

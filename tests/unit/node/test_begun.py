@@ -27,7 +27,7 @@ def test_a_journal_is_remembered_for_its_member_only(tmp_path: Path) -> None:
     assert not Begun(file, config).is_remembered()
 
 
-@pytest.mark.parametrize("in_the_way", ["member.begun", "member.new"])
+@pytest.mark.parametrize("in_the_way", ["member.begun", "member.begun.new"])
 def test_where_nothing_can_be_remembered_the_member_runs_all_the_same(
     tmp_path: Path, in_the_way: str
 ) -> None:

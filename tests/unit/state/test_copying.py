@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from raftos.state.copying import copied, restore_file
 from raftos.state.domains import chat, kv, members
 from raftos.state.machine import CannotApply, Copied, Machine
 from raftos.state.rehome import adopt
+from tests.unit.filling import hardly_any_room
 from tests.unit.state.feeder import START_MS, Feeder, request_id
 from tests.unit.state.test_determinism import some_log
 
@@ -89,21 +88,13 @@ def test_a_copy_takes_the_place_of_what_was_there(feeder: Feeder, tmp_path: Path
     assert found[:4] == stands(feeder.machine)
 
 
-@contextmanager
-def largest_file(size_bytes: int) -> Iterator[None]:
-    """As a full disk would, the kernel refuses what goes beyond it."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_disk_without_space_is_a_sentence_and_leaves_nothing(feeder: Feeder, tmp_path: Path) -> None:
     """With space again it works, and the machine never noticed."""
     feeder.do(*(kv.Put(f"k{number}", bytes(50_000)) for number in range(10)))
-    with largest_file(200_000), pytest.raises(CannotApply, match=r"cannot copy the state: .*free some space"):
+    with (
+        hardly_any_room(200_000),
+        pytest.raises(CannotApply, match=r"cannot copy the state: .*free some space"),
+    ):
         feeder.machine.copy_to(tmp_path / "copy")
     assert not list(tmp_path.glob("copy*"))
     with pytest.raises(CannotApply, match="cannot copy the state"):
@@ -260,7 +251,7 @@ def test_a_state_that_is_not_what_its_header_says_is_refused(feeder: Feeder, tmp
         restore_file([b"no state " * 1_000], folder, index=1, state_hash=b"")
     with pytest.raises(StartupError, match="no such table"):
         restore_file([], folder, index=1, state_hash=b"")
-    with largest_file(100_000), pytest.raises(StartupError, match="free some space"):
+    with hardly_any_room(100_000), pytest.raises(StartupError, match="free some space"):
         extracted(tmp_path / "copy", found, folder)
     assert list(folder.iterdir()) == []
 
