@@ -21,13 +21,19 @@ def test_a_write_through_any_member_comes_back_and_reaches_all() -> None:
     assert [set(member.requests) for member in wire.members.values()] == [set(map(request, "abc"))] * 3
 
 
-def test_a_follower_acknowledges_only_what_is_on_its_disk() -> None:
+def promised() -> tuple[Wire, object]:
+    """A write of leader "a" that "b" will acknowledge once it is on its disk, which is stuck; "c" is away."""
     wire = Wire()
     wire.elect("a")
     wire.isolate("c")
     wire.members["b"].disk_stuck = True
     write = wire.propose("a", "x")
     wire.deliver()
+    return wire, write
+
+
+def test_a_follower_acknowledges_only_what_is_on_its_disk() -> None:
+    wire, write = promised()
     assert not wire.waiting(Acknowledged)
     assert write not in wire.ended
     wire.repair_disk("b")
@@ -37,12 +43,7 @@ def test_a_follower_acknowledges_only_what_is_on_its_disk() -> None:
 
 def test_a_promise_is_not_sent_over_a_later_link() -> None:
     """Whoever it was made to has forgotten, or will ask again."""
-    wire = Wire()
-    wire.elect("a")
-    wire.isolate("c")
-    wire.members["b"].disk_stuck = True
-    wire.propose("a", "x")
-    wire.deliver()
+    wire, _ = promised()
     wire.unlink("a", "b")
     wire.link("a", "b")
     wire.repair_disk("b")
@@ -362,12 +363,7 @@ def test_a_member_whose_disk_is_full_for_long_does_not_gather_promises_it_cannot
 
 
 def test_a_sync_keeps_the_promises_of_what_it_has_written_and_not_of_what_came_meanwhile() -> None:
-    wire = Wire()
-    wire.elect("a")
-    wire.isolate("c")
-    wire.members["b"].disk_stuck = True
-    wire.propose("a", "x")
-    wire.deliver()
+    wire, _ = promised()
     under_way, written = wire.members["b"].begin_write(), wire.members["b"].journal.last_index
     wire.propose("a", "y")
     wire.deliver()
